@@ -1,0 +1,3 @@
+"""Tutum's service model, declared in Python."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,231 @@
+"""What a backend is: something that can keep containers on nodes.
+
+The control plane decides everything that Tutum decides (placement, names, scaling, order, links, states); a backend
+carries single containers. All verbs are coroutines on the server's event loop; a backend that blocks does so in
+threads of its own. Every verb is idempotent and keyed by the container's uuid, because after a crash the control plane
+simply asks again:
+
+  * `create` of a uuid that exists answers what is there; `remove`, `stop` of one that is gone succeed.
+  * what changes by itself (a container exits, a node comes, an image is pushed) is told through the `Watcher`, at least
+    once, in order per container; the watcher's methods may be called from the event loop only.
+  * after `open`, the backend knows every container of this server that really exists; `containers()` lists them, and
+    the control plane reconciles its records with that list.
+
+Errors: `BackendError` with a text for users (`No such image: acme/web:2`). Nothing else is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ...errors import Problem
+
+#: What a container is doing, as far as a backend can tell. `restarting`: its restart policy is bringing it back.
+CREATED, RUNNING, RESTARTING, EXITED, GONE = "created", "running", "restarting", "exited", "gone"
+
+
+@dataclass(frozen=True)
+class PortSpec:
+    """A port of one container. `outer_port` is a number when published (already chosen by the control plane)."""
+
+    protocol: str
+    inner_port: int
+    outer_port: int | None = None
+
+
+@dataclass(frozen=True)
+class VolumeSpec:
+    """A mount. Exactly one of `host_path`, `volume` (a named volume of this server) and `volumes_from` (uuid of the
+    container whose volumes are all mounted; `container_path` is then empty)."""
+
+    container_path: str
+    host_path: str | None = None
+    volume: str | None = None
+    volumes_from: str | None = None
+    rewritable: bool = True
+
+
+@dataclass(frozen=True)
+class LinkSpec:
+    """Host names under which a container reaches others: `name` resolves to all of `containers` (uuids, ordinal
+    order), `name-<n>` to the one with ordinal n."""
+
+    name: str
+    containers: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """Everything a backend needs to make one container. Environment is final (merged, expanded)."""
+
+    uuid: str
+    name: str  # "web-1": also the host name
+    service_uuid: str
+    service_name: str
+    ordinal: int
+    node: str  # uuid of the node, one of `Backend.nodes()`
+    image: str  # with tag
+    revision: str  # hash of the definition it is made from; answers "synchronized"
+    entrypoint: str | None = None
+    run_command: str | None = None
+    working_dir: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[PortSpec, ...] = ()
+    volumes: tuple[VolumeSpec, ...] = ()
+    links: tuple[LinkSpec, ...] = ()
+    memory: int | None = None  # MB
+    cpu_shares: int | None = None
+    network: str = "bridge"
+    pid: str = "none"
+    privileged: bool = False
+    autorestart: str = "OFF"
+    healthcheck: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One container as it is now.
+
+    Attributes:
+        status: CREATED, RUNNING, RESTARTING, EXITED or GONE.
+        exit_code: of the last exit, else None.
+        reason: why it failed, for users (`No such image`, `port is already allocated`, `out of memory`), or "".
+        node: uuid of the node it is on.
+        healthy: None without a health check, or while it is not known yet.
+        backend_id: the engine's own id (`docker_id`).
+        address: its private address, or "".
+        image_id: what it was really made from (docker: the image's id), or "".
+        revision: of the spec it was made from.
+
+    """
+
+    uuid: str
+    status: str
+    exit_code: int | None = None
+    reason: str = ""
+    node: str = ""
+    healthy: bool | None = None
+    backend_id: str = ""
+    address: str = ""
+    image_id: str = ""
+    revision: str = ""
+    service_uuid: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class BackendNode:
+    """A machine that can carry containers. `up` False: it exists and does not answer (state Unreachable)."""
+
+    uuid: str
+    name: str
+    tags: tuple[str, ...] = ()
+    up: bool = True
+    address: str = ""
+    docker_version: str = ""
+    cpu: int = 1
+    memory_mb: int = 0
+    disk_gb: int = 0
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What an image brings along."""
+
+    id: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[tuple[str, int], ...] = ()  # (protocol, port)
+    volumes: tuple[str, ...] = ()
+    run_command: str = ""
+    entrypoint: str = ""
+    working_dir: str = ""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line. `text` ends with a newline unless the container ended in the middle of it."""
+
+    stream: str  # stdout, stderr
+    timestamp: float  # seconds since the epoch
+    text: str
+
+
+class Watcher(Protocol):
+    """Who is told of what happens by itself; the control plane. Called on the event loop."""
+
+    def container_changed(self, seen: Observed) -> None: ...
+
+    def nodes_changed(self) -> None: ...
+
+    def image_changed(self, image: str) -> None: ...
+
+
+class ExecSession(Protocol):
+    """A command running inside a container."""
+
+    def output(self) -> AsyncIterator[tuple[str, str]]:
+        """(stream, text) until the command ends."""
+        ...
+
+    async def send(self, text: str) -> None: ...
+
+    async def wait(self) -> int:
+        """The exit code."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """See the module's docstring."""
+
+    name: str
+
+    async def open(self, server_id: str, watcher: Watcher, known: Sequence[tuple[ContainerSpec, Observed]]) -> None:
+        """Connect and begin to watch. `known` is what the store remembers: the simulated backend lives on it, a real
+        one asks its engine instead."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; containers stay."""
+        ...
+
+    def refuse(self, definition: Mapping[str, Any]) -> list[Problem]:
+        """What of a service's definition (wire form) this backend or its operator's policy does not allow."""
+        ...
+
+    async def nodes(self) -> list[BackendNode]: ...
+
+    async def set_node_tags(self, node: str, tags: Sequence[str]) -> None:
+        """Keep a node's tags with the node, where the backend has a place for them (swarm labels)."""
+        ...
+
+    async def image(self, image: str, node: str) -> ImageInfo:
+        """Make sure that the image is there (pull if the policy says so). BackendError: there is none."""
+        ...
+
+    async def containers(self) -> list[Observed]: ...
+
+    async def create(self, spec: ContainerSpec) -> Observed: ...
+
+    async def start(self, uuid: str) -> Observed:
+        """Start it. Returns once the engine has accepted; RUNNING may come later, through the watcher."""
+        ...
+
+    async def stop(self, uuid: str) -> Observed: ...
+
+    async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
+        """Remove it, running or not, and the named volumes given."""
+        ...
+
+    async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:
+        """Change the host names that a running container sees, where that is possible without a restart."""
+        ...
+
+    def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        """The last `tail` lines (None: all), then, with `follow`, new ones until the container is gone."""
+        ...
+
+    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession: ...

@@ -1,0 +1,83 @@
+"""Write the generated parts of the documentation, or with --check only compare them (exit code 1: out of date).
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in README.md or a page of docs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pulumi_tutum import lifecycle, schema  # noqa: E402 - the folder above is not on the path of a script
+
+_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _records() -> str:
+    """The keys of the nested inputs, and of their read-only ones."""
+    records = {
+        "container_ports": schema.CONTAINER_PORT,
+        "linked_to_service": schema.LINK,
+        "bindings": schema.BINDING,
+        "healthcheck": schema.HEALTHCHECK,
+    }
+    lines = ["| input | key | type | default | meaning |", "|---|---|---|---|---|"]
+    for name, record in records.items():
+        for field in record.fields:
+            default = "`" + str(field.default).lower() + "`" if field.default is not None else "-"
+            default = "required" if field.required else "read-only" if field.computed else default
+            lines.append(f"| `{name}` | `{field.name}` | {field.kind.shape} | {default} | {field.doc} |")
+    return "\n".join(lines) + "\n"
+
+
+def _remarks() -> str:
+    return "".join(f"- `{a.name}`: {a.remark}.\n" for a in lifecycle.ACTIONS.values() if a.remark)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "inputs": schema.markdown,
+    "nested": _records,
+    "outputs": lambda: schema.markdown(computed=True),
+    "states": lifecycle.markdown,
+    "remarks": _remarks,
+}
+
+
+def pages() -> Iterator[Path]:
+    """The files that may hold generated parts."""
+    yield ROOT / "README.md"
+    yield from sorted((ROOT / "docs").glob("*.md"))
+
+
+def renewed(text: str) -> str:
+    """The page with its generated parts made anew. A name that is not in `PARTS` is a KeyError."""
+    return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
+    check = parser.parse_args(arguments).check
+    old = [
+        page
+        for page in pages()
+        if renewed(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")
+    ]
+    for page in old:
+        name = page.relative_to(ROOT)
+        if check:
+            print(f"{name} is out of date: run `make docs`", file=sys.stderr)
+        else:
+            page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+            print(f"{name} renewed")
+    return 1 if check and old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Write the generated parts of the documentation, or with --check only compare them (exit code 1: out of date).
+"""Write the generated parts of the documentation; with --check only compare them (1: out of date).
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in README.md or a page of docs/.
 """
@@ -64,17 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     check = parser.parse_args(arguments).check
-    old = [
-        page
-        for page in pages()
-        if renewed(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")
-    ]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages()}
+    old = [page for page, text in texts.items() if renewed(text) != text]
     for page in old:
         name = page.relative_to(ROOT)
         if check:
             print(f"{name} is out of date: run `make docs`", file=sys.stderr)
         else:
-            page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+            page.write_text(renewed(texts[page]), encoding="utf-8")
             print(f"{name} renewed")
     return 1 if check and old else 0
 

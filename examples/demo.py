@@ -1,7 +1,8 @@
 """The main job from beginning to end, on the real Pulumi engine: what `make demo` runs.
 
-Everything it makes (a control plane with credentials of its own, a Pulumi state, the project) is in a temporary
-folder and is gone at the end, also after an error or Ctrl-C. Exit code 0 only if every step did what it says.
+Everything it makes (a control plane with credentials of its own, a Pulumi state, the project) is in a
+temporary folder and is gone at the end, also after an error or Ctrl-C. Exit code 0 only if every step did
+what it says.
 """
 
 from __future__ import annotations
@@ -38,16 +39,10 @@ class Demo:
         self.project = folder / PROJECT
         self.steps = 0
         (folder / "state").mkdir()
-        path = [
-            str(Path(sys.executable).parent),
-            str(HERE.parent / ".engine" / "bin"),
-            os.environ.get("PATH", ""),
-        ]
-        self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("TUTUM_", "PULUMI_"))
-        }
-        self.environment |= {
-            "PATH": os.pathsep.join(path),
+        path = [Path(sys.executable).parent, HERE.parent / ".engine" / "bin", os.environ.get("PATH", "")]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TUTUM_", "PULUMI_"))}
+        self.environment = inherited | {
+            "PATH": os.pathsep.join(map(str, path)),
             "TUTUM_USER": "demo",
             "TUTUM_APIKEY": secrets.token_hex(20),
             "PULUMI_HOME": str(folder / "home"),
@@ -64,7 +59,7 @@ class Demo:
         print(f"\n== {self.steps}. {text}", flush=True)
 
     def run(self, *command: str, shown: str = "", quiet: bool = False) -> str:
-        """Run a command in the project's folder; what it printed is returned when `quiet`, else shown as it comes."""
+        """Run a command in the project's folder; the output is returned if `quiet`, else shown."""
         print(f"$ {shown or shlex.join(command)}", flush=True)
         child = subprocess.Popen(
             command,

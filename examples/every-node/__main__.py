@@ -1,6 +1,6 @@
-# How to run: `pulumi-tutum serve --nodes 3` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, then here
+# To run it: `pulumi-tutum serve --nodes 3` elsewhere, TUTUM_USER and TUTUM_APIKEY as it shows them, here
 #   pulumi stack init dev && pulumi up
-"""An agent on every node: the control plane adds a container when a node comes, and nobody scales it by hand."""
+"""An agent on every node: a node that comes later gets its container too, and nobody scales by hand."""
 
 import pulumi
 

@@ -1,4 +1,4 @@
-# How to run: `pulumi-tutum serve` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, then here
+# To run it: `pulumi-tutum serve` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, here
 #   pulumi stack init dev && pulumi up
 """One service with one published port."""
 

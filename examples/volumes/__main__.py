@@ -1,9 +1,9 @@
-# How to run: `pulumi-tutum serve` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, then here
+# To run it: `pulumi-tutum serve` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, here
 #   pulumi stack init dev && pulumi up
 """A service with a volume, and a second one that mounts it read-only.
 
-The volume outlives redeploys of its service and goes with the service. A change of `bindings` replaces a service,
-so that what its volumes hold is lost: `pulumi preview` says so.
+The volume outlives redeploys of its service and goes with the service. A change of `bindings` replaces a
+service, so that what its volumes hold is lost: `pulumi preview` says so.
 """
 
 import pulumi

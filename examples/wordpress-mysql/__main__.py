@@ -1,9 +1,10 @@
-# How to run: `pulumi-tutum serve` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, then here
+# To run it: `pulumi-tutum serve` in another terminal, TUTUM_USER and TUTUM_APIKEY as it shows them, here
 #   pulumi stack init dev && pulumi config set --secret dbPassword <password> && pulumi up
 """WordPress linked to MySQL, as in Tutum's own documentation.
 
-MySQL has no published port: only services that link to it reach it, under the link's name, `DB`. WordPress publishes
-port 80 without choosing the outer port, so that any number of its containers fit on any number of nodes.
+MySQL has no published port: only services that link to it reach it, under the link's name, `DB`. WordPress
+publishes port 80 without choosing the outer port, so that any number of its containers fit on any number of
+nodes.
 """
 
 import pulumi

@@ -1,0 +1,568 @@
+"""What the provider host does beyond the SDK's public API; no other module touches its private surface.
+
+A Python dynamic provider runs in a *host*: a process (`python -m pulumi.dynamic ENGINE_ADDRESS`) with a
+gRPC server whose handlers call our methods. What those methods are given leaves out what users need, so
+this module reaches past the API, in the six ways below. Each stands behind a guard: where what it looks for
+is missing (another SDK, a method called by hand) it does nothing, and what stands after "else" is what
+happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all six. tests/sdk runs
+both, on the oldest and the newest SDK.
+
+1. `request` and `context`, local variables of the gRPC handler, found by walking up the frames: URN,
+   timeout and old inputs of the call being served. Frames are only read, and only a `grpc.ServicerContext`
+   is believed. Else: all of it is unknown, default timeouts hold.
+2. `context.abort_with_status` (public gRPC) with the engine's own message `ErrorResourceInitFailed`, as
+   Pulumi's native providers do it: a resource that exists but is not healthy stays in the state. Newer SDKs
+   wrap the handlers and abort once more, with a traceback; the engine reads the trailing metadata that was
+   set first, as long as both name the code UNKNOWN. What stands where a secret stood in the inputs (create,
+   update) or in the state (read) becomes secret again, as after a success: the engine does that, so keep a
+   value under its own path. Else: a plain exception, whose text names the id.
+3. The global `empty_pb2` of the host's main module, replaced by a proxy that notices when the handler
+   `Cancel` asks it for its answer. The engine calls it at the first Ctrl-C, while other calls are still
+   served, and once more at the end of each run. Else: waits go on to their own end.
+4. `_max_workers` and `_idle_semaphore` of the handlers' ThreadPoolExecutor, found in the frame of our
+   worker thread: the limit of 4 calls at a time goes. Threads still come one by one, when no idle one is
+   left. (In Python 3.10 and 3.11 the executor takes a worker for idle that has a next call waiting, and
+   then starts too few; `_IdleWorkers` counts as 3.12 does.) Else: four at a time.
+5. The engine's address, the host's last argument, and `Engine.Log` there: passing status on a resource's
+   row, and warnings under its name. Status is sent only in a run at a terminal, on change, at most one line
+   a resource each half second. Else: no status; warnings go to standard error.
+6. The same address as a sign of the engine's life. When it refuses connections twice, seconds apart, the
+   engine was killed (one that ends orderly ends its hosts first), and so ends this process, without
+   `at_end`. Else: an orphaned host lives until somebody kills it, as the SDK's always does.
+
+The end of a run, as the engine does it: `Cancel`, close the connection, SIGINT, and SIGKILL 5 seconds
+later. What is given to `at_end` runs between the last two, from `atexit` (public).
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from types import FrameType
+from typing import Any, NoReturn
+
+import grpc  # type: ignore[import-untyped]
+
+from pulumi_tutum.errors import TutumError
+
+__all__ = ["PLAIN_HOST", "Call", "Failure", "at_end", "current", "prepare"]
+
+PLAIN_HOST = "PULUMI_TUTUM_PLAIN_HOST"
+"""Environment variable: set (and not 0), nothing private is touched."""
+
+WORKERS = 512
+"""Calls served at the same time, at most: more than the engine sends, unless `--parallel` says otherwise."""
+
+_PROVIDER = "__provider"  # the SDK's key for the pickled provider, in every request
+_STATUS_SECONDS = 0.5  # between two rounds of status lines
+_LOG_DEADLINE = 5.0  # seconds for a call of the engine's Log
+_ENGINE_CHECK_SECONDS = 5.0
+_END_SECONDS = 3.0  # for all `at_end` functions together; the engine kills its hosts after 5
+_LOG = logging.getLogger(__name__)
+
+
+class Failure(TutumError):
+    """An operation that failed, in the words that the user reads.
+
+    Attributes:
+        message: the first line.
+        reasons: further lines.
+        id: id of the resource when it exists all the same, else None.
+        properties: its outputs as they are now, None without `id`.
+        inputs: what `read` found of its inputs, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reasons: Sequence[str] = (),
+        *,
+        id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        kept: bool = True,
+    ) -> None:
+        self.message = message
+        self.reasons = list(reasons)
+        self.id = id
+        self.properties = properties
+        self.inputs = inputs
+        lost = [f"It exists (id {id}), which this operation could not record."] if id and not kept else []
+        super().__init__("\n  ".join([message, *self.reasons, *lost]))
+
+
+class Call:
+    """The engine's call that the current thread serves. What is unknown is None, empty or inert."""
+
+    def __init__(self, request: Any = None, context: Any = None) -> None:
+        self._request = request
+        self._context = context
+
+    def _field(self, name: str) -> Any:
+        """A field of the request; None when it has none of this name, or it was not sent."""
+        return getattr(self._request, name, None) or None
+
+    @property
+    def urn(self) -> str | None:
+        """`urn:pulumi:STACK::PROJECT::[PARENT-TYPE$]TYPE::NAME`"""
+        urn: str | None = self._field("urn")
+        return urn
+
+    @property
+    def stack(self) -> str | None:
+        """Name of the stack, without organization or project."""
+        return self._of_urn(0)
+
+    @property
+    def project(self) -> str | None:
+        """Name of the project."""
+        return self._of_urn(1)
+
+    def _of_urn(self, part: int) -> str | None:
+        parts = (self.urn or "").removeprefix("urn:pulumi:").split("::", 3)
+        return parts[part] if len(parts) == 4 else None
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The resource option `custom_timeouts` for this operation, in seconds."""
+        seconds: float | None = self._field("timeout")
+        return seconds
+
+    @property
+    def preview(self) -> bool | None:
+        """False in create, update and delete, which no preview runs; the others are not told: None."""
+        if hasattr(self._request, "preview"):
+            return bool(self._request.preview)
+        return False if type(self._request).__name__ == "DeleteRequest" else None
+
+    @property
+    def ignore_changes(self) -> tuple[str, ...]:
+        """The resource option `ignore_changes` (diff and update)."""
+        return tuple(self._field("ignoreChanges") or ())
+
+    @cached_property
+    def old_inputs(self) -> dict[str, Any] | None:
+        """The checked inputs in the state (diff, update, delete, read); secrets in clear."""
+        with _guard("old inputs"):
+            from pulumi.runtime import rpc
+
+            for name in ("old_inputs", "inputs"):
+                if hasattr(self._request, name) and self._request.HasField(name):
+                    inputs: dict[str, Any] = rpc.deserialize_properties(getattr(self._request, name))
+                    return inputs
+        return None
+
+    @cached_property
+    def cancelled(self) -> threading.Event:
+        """Set when the user interrupts the run, the engine gives this call up or dies, and after its end."""
+        event = threading.Event()
+        with _lock:
+            _waits.add(event)
+            if _cancelled.is_set():
+                event.set()
+        if self._context is not None:
+            with _guard("end of the call"):
+                if not self._context.add_callback(event.set):
+                    event.set()
+        return event
+
+    def progress(self, text: str) -> None:
+        """Shows a passing status on the resource's row. Returns at once, and never raises."""
+        if self.urn is not None:
+            with _guard("status line"):
+                _status_lines().show(self.urn, text, self.cancelled)
+
+    def warn(self, text: str) -> None:
+        """Puts a lasting warning under the resource's name; to standard error where that cannot be."""
+        if self.urn is not None:
+            with _guard("warning"):
+                from pulumi.runtime.proto import engine_pb2
+
+                _log(engine_pb2.WARNING, text, self.urn, ephemeral=False)
+                return
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def fail(
+        self,
+        message: str,
+        *,
+        id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        reasons: Sequence[str] = (),
+    ) -> NoReturn:
+        """Ends the call with an error: `message`, then `reasons`, a line each.
+
+        With `id` and `properties` (its outputs as they are now) the resource is kept in the state, marked as
+        not healthy, so that the next `up` updates it; in `read` give `inputs` too. Values that were secret
+        stay so under their own paths only.
+
+        Raises:
+            Failure: always. Let it pass: handlers of `Exception` around this call would hide the error.
+        """
+        failure = Failure(message, reasons, id=id, properties=properties, inputs=inputs)
+        if not self._abort(failure):
+            failure = Failure(message, reasons, id=id, properties=properties, inputs=inputs, kept=False)
+        raise failure
+
+    def _abort(self, failure: Failure) -> bool:
+        """Gives the engine the failure in its own terms; False when that could not be done."""
+        if self._context is None:
+            return False
+        with _guard("structured error"):
+            if not self._context.is_active():
+                _dropped.set()
+                return False
+            status = _status(failure, self._pickled_provider())
+            try:
+                self._context.abort_with_status(status)
+            except Exception:  # its way to return; what it did is what counts
+                return bool(self._context.code() is grpc.StatusCode.UNKNOWN)
+        return False
+
+    def _pickled_provider(self) -> str | None:
+        """The provider as the engine sent it, which must be among the outputs of every resource."""
+        for name in ("news", "properties", "inputs"):
+            fields = getattr(getattr(self._request, name, None), "fields", {})
+            if _PROVIDER in fields:
+                return str(fields[_PROVIDER].string_value)
+        return None
+
+
+def current() -> Call:
+    """The call that this thread serves; an inert one where it cannot be found."""
+    if not _plain():
+        with _guard("request"):
+            for frame in _frames():
+                code = frame.f_code.co_varnames
+                if "request" in code and "context" in code:
+                    names = frame.f_locals
+                    if isinstance(names.get("context"), grpc.ServicerContext):
+                        return Call(names["request"], names["context"])
+    return Call()
+
+
+def prepare(workers: int = WORKERS) -> None:
+    """Makes the host ready: up to `workers` calls at once, an eye on Ctrl-C and on the engine's life.
+
+    To be called from `configure`, which runs on one of the host's worker threads; again is harmless.
+    """
+    if _plain():
+        return
+    with _guard("thread pool"):
+        _widen(workers)
+    with _guard("Cancel"):
+        _hook_cancel()
+    with _guard("engine watch"):
+        _watch_engine()
+
+
+def at_end(function: Callable[[], object]) -> None:
+    """Runs `function` when the run is over and what its calls returned has been saved.
+
+    That is after the engine's last `Cancel`, on the main thread, where no thread can be started any more. All
+    functions together have 3 seconds; the one that is late is interrupted, errors are ignored. None runs when
+    host or engine were killed, or the engine gave up a call (second Ctrl-C): what was saved is unknown then.
+    """
+    with _lock:
+        if not _endings:
+            atexit.register(_run_endings)
+        _endings.append(function)
+
+
+# State of the process. `_lock` guards `_waits` and `_endings`.
+_lock = threading.Lock()
+_cancelled = threading.Event()  # the engine sent Cancel
+_dropped = threading.Event()  # the engine gave up a call that we were serving
+_waits: weakref.WeakSet[threading.Event] = weakref.WeakSet()
+_endings: list[Callable[[], object]] = []
+
+
+def _plain() -> bool:
+    return os.environ.get(PLAIN_HOST, "0") not in ("", "0")
+
+
+@contextmanager
+def _guard(what: str) -> Iterator[None]:
+    """Swallows whatever goes wrong inside: the caller's next line is the fallback."""
+    try:
+        yield
+    except Exception as error:
+        # The type alone: a text could hold values of properties.
+        _LOG.debug("without %s: %s", what, type(error).__name__)
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+# -- errors that keep the resource -------------------------------------------------------------------------
+
+
+class _Status(namedtuple("_Status", "code details trailing_metadata"), grpc.Status):  # type: ignore[misc]
+    """What `abort_with_status` takes."""
+
+
+def _status(failure: Failure, provider: str | None) -> _Status:
+    from google.protobuf import any_pb2  # type: ignore[import-untyped]
+    from pulumi.runtime.proto import provider_pb2, status_pb2
+
+    text = str(failure)
+    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=text)
+    if failure.id and failure.properties is not None:
+        # One reason: the engine counts them ("3 errors occurred"). It puts a tab before the first line only.
+        detail = provider_pb2.ErrorResourceInitFailed(
+            id=failure.id,
+            reasons=[text.replace("\n", "\n\t")],
+            properties=_struct(failure.properties, provider),
+        )
+        if failure.inputs is not None:
+            detail.inputs.CopyFrom(_struct(failure.inputs, provider))
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    metadata = (("grpc-status-details-bin", status.SerializeToString()),)
+    return _Status(grpc.StatusCode.UNKNOWN, text, metadata)
+
+
+def _struct(properties: Mapping[str, Any], provider: str | None) -> Any:
+    """A protobuf Struct, made as the SDK makes that of a success."""
+    import asyncio
+
+    from pulumi.runtime import rpc
+
+    values = {**properties, **({} if provider is None else {_PROVIDER: provider})}
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(rpc.serialize_properties(values, {}))
+    finally:
+        loop.close()
+
+
+# -- Cancel ------------------------------------------------------------------------------------------------
+
+
+class _EmptyMessages:
+    """Stands in for the module `empty_pb2` in the host's main module, and notices the handler `Cancel`."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def Empty(self, *args: Any, **kwargs: Any) -> Any:
+        if sys._getframe(1).f_code.co_name == "Cancel":
+            _cancel()
+        return self._module.Empty(*args, **kwargs)
+
+
+def _hook_cancel() -> None:
+    main: Any = sys.modules["__main__"]
+    if hasattr(main, "DynamicResourceProviderServicer") and not isinstance(main.empty_pb2, _EmptyMessages):
+        main.empty_pb2 = _EmptyMessages(main.empty_pb2)
+
+
+def _hooked() -> bool:
+    return isinstance(getattr(sys.modules["__main__"], "empty_pb2", None), _EmptyMessages)
+
+
+def _cancel() -> None:
+    with _lock:
+        _cancelled.set()
+        waits = list(_waits)
+    for event in waits:
+        event.set()
+
+
+# -- threads -----------------------------------------------------------------------------------------------
+
+
+class _IdleWorkers(threading.Semaphore):
+    """Counts idle workers of an executor. One that finds a next item waiting is not idle."""
+
+    def __init__(self, queue: Any) -> None:
+        super().__init__(0)
+        self._queue = queue
+
+    def release(self, n: int = 1) -> None:
+        if self._queue.empty():
+            super().release(n)
+
+
+def _widen(workers: int) -> None:
+    """Raises the limit of the executor on one of whose threads we run; new threads come as calls do."""
+    for frame in _frames():
+        if frame.f_code.co_name == "_worker" and "executor_reference" in frame.f_code.co_varnames:
+            executor: Any = frame.f_locals["executor_reference"]()
+            break
+    else:
+        return
+    if not isinstance(executor, ThreadPoolExecutor) or executor._max_workers >= workers:
+        return
+    queue = executor._work_queue
+    executor._idle_semaphore = _IdleWorkers(queue)
+    executor._max_workers = workers
+    for _ in range(queue.qsize()):  # a thread for each call that waits already
+        executor.submit(int)
+
+
+# -- the engine --------------------------------------------------------------------------------------------
+
+
+def _engine_address() -> tuple[str, int] | None:
+    match = re.fullmatch(r"(127\.0\.0\.1|localhost):(\d{1,5})", sys.argv[-1] if sys.argv else "")
+    return (match[1], int(match[2])) if match else None
+
+
+def _engine_alive() -> bool:
+    """False only when nobody listens at the engine's address any more."""
+    address = _engine_address()
+    if address is not None:
+        try:
+            socket.create_connection(address, timeout=1).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+_engine: Any = None  # the process's one connection to the engine: a stub of its gRPC service
+
+
+def _log(severity: Any, text: str, urn: str, *, ephemeral: bool) -> None:
+    """Sends a line to the engine; raises when there is none."""
+    global _engine
+    from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+
+    with _lock:
+        if _engine is None:
+            address = _engine_address()
+            if address is None:
+                raise LookupError("no engine")
+            # Without the option, HTTP_PROXY would apply to loopback too.
+            channel = grpc.insecure_channel("{}:{}".format(*address), options=[("grpc.enable_http_proxy", 0)])
+            _engine = engine_pb2_grpc.EngineStub(channel)
+    request = engine_pb2.LogRequest(severity=severity, message=text, urn=urn, ephemeral=ephemeral)
+    _engine.Log(request, timeout=_LOG_DEADLINE)
+
+
+def _interactive() -> bool:
+    """Whether somebody looks on: the run has a terminal and is not a CI job.
+
+    The engine does not say; but the host is in the session of the command line, so it has the same terminal.
+    """
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+class _StatusLines:
+    """Sends status lines: the latest text of each resource, on change, each half second."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[str, tuple[str, threading.Event]] = {}
+        self._shown: dict[str, str] = {}
+        self._interactive = _interactive()
+        if self._interactive:
+            threading.Thread(target=self._run, name="tutum-status", daemon=True).start()
+
+    def show(self, urn: str, text: str, over: threading.Event) -> None:
+        if self._interactive:
+            with self._changed:
+                self._waiting[urn] = (text, over)
+                self._changed.notify()
+
+    def _run(self) -> None:
+        from pulumi.runtime.proto import engine_pb2
+
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                lines, self._waiting = self._waiting, {}
+            for urn, (text, over) in lines.items():
+                # A line after the call's end would overwrite its result.
+                if self._shown.get(urn) != text and not over.is_set():
+                    with _guard("status line"):
+                        _log(engine_pb2.INFO, text, urn, ephemeral=True)
+                        self._shown[urn] = text
+            time.sleep(_STATUS_SECONDS)
+
+
+_lines: _StatusLines | None = None
+
+
+def _status_lines() -> _StatusLines:
+    global _lines
+    with _lock:
+        if _lines is None:
+            _lines = _StatusLines()
+        return _lines
+
+
+_watch: threading.Thread | None = None
+
+
+def _watch_engine() -> None:
+    global _watch
+    with _lock:
+        if _watch is None and _engine_address() is not None:
+            _watch = threading.Thread(target=_end_with_engine, name="tutum-engine-watch", daemon=True)
+            _watch.start()
+
+
+def _end_with_engine() -> None:
+    """Ends this process when its engine is gone. The calls being served ended before, with their contexts."""
+    refused = 0
+    while refused < 2:
+        time.sleep(_ENGINE_CHECK_SECONDS)
+        refused = 0 if _engine_alive() else refused + 1
+    os._exit(1)
+
+
+# -- the end -----------------------------------------------------------------------------------------------
+
+
+class _TimeIsUp(BaseException):
+    """Ends a late `at_end` function; not an Exception, which it might handle."""
+
+
+def _run_endings() -> None:
+    if _dropped.is_set() or (_hooked() and not _cancelled.is_set()) or not _engine_alive():
+        return
+
+    def late(*_: object) -> None:
+        raise _TimeIsUp
+
+    with _guard("deadline"):
+        signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
+    try:
+        for function in _endings:
+            with _guard("end"):
+                function()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except _TimeIsUp:
+        pass

@@ -1,17 +1,19 @@
 """The attribute table: what a service is made of, and every rule that follows from it.
 
-One row of `ATTRIBUTES` per attribute of the specification. The provider's check and diff, the request bodies, the
-server's validation and PATCH rules, and the tables in the documentation are derived from the rows by the functions at
-the end of this module. A new attribute is one row here and one parameter of `pulumi_tutum.Service`.
+One row of `ATTRIBUTES` per attribute of the specification. The provider's check and diff, the request
+bodies, the server's validation and PATCH rules, and the tables in the documentation are derived from the rows
+by the functions at the end of this module. A new attribute is one row here and one parameter of
+`pulumi_tutum.Service`. `OPTIONS` are the inputs of a Service that are no attributes: they say what the
+provider does, and are never sent.
 
 Three forms of a value:
-  declared  what a user wrote: any accepted spelling (`tags=["a"]`, an environment as a dict, a uuid for a URI)
+  declared  what a user wrote, in any accepted spelling (`tags=["a"]`, an environment as a dict, a uuid)
   normal    the one spelling kept in Pulumi's inputs and state: the API's own shape, except that
             `container_envvars` is a dict. Order of lists is kept: `ignore_changes` uses indexes.
   wire      what the API's bodies carry, and what the server stores
 
-Values that are not known yet (outputs of services that do not exist, `pulumi.output.Unknown`) may stand at any depth:
-they pass every check, stay as they are, and are equal to nothing.
+Values that are not known yet (outputs of services that do not exist, `pulumi.output.Unknown`) may stand at
+any depth: they pass every check, stay as they are, and are equal to nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ MAX_CONTAINERS = 1000
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 UUID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_URI_PATTERN = re.compile(r"(?:https?://[^/]+)?/?/?api/v1/service/(" + UUID_PATTERN.pattern + r")/?", re.IGNORECASE)
+_URI_PATTERN = re.compile(
+    r"(?:https?://[^/]+)?/?/?api/v1/service/(" + UUID_PATTERN.pattern + r")/?", re.IGNORECASE
+)
 _IMAGE_PATTERN = re.compile(
     r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?"  # registry
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"  # repository
@@ -87,18 +91,21 @@ def service_uri(reference: str) -> str:
     return f"/api/v1/service/{uuid}/" if uuid else reference
 
 
-# -- kinds -------------------------------------------------------------------------------------------------------------
+# -- kinds -----------------------------------------------------------------------------------------------
 
 
 class Kind:
-    """The shape of a value: how it is checked, spelled and compared. `strict` is the provider's side: the server is
-    as lenient as its clients are old (numbers as strings, empty strings for null, keys it does not know)."""
+    """The shape of a value: how it is checked, spelled and compared.
+
+    `strict` is the provider's side; the server is as lenient as its clients are old: numbers as strings,
+    empty strings for null, keys that it does not know.
+    """
 
     #: for the documentation
     shape = "any"
 
     def problems(self, value: Any, path: str, strict: bool) -> Iterator[Problem]:
-        """What is wrong with a declared value. Unknowns never reach this; `None` means "not given" and neither does."""
+        """What is wrong with a declared value, which is neither unknown nor None ("not given")."""
         raise NotImplementedError
 
     def normal(self, value: Any) -> Any:
@@ -161,7 +168,7 @@ class Choice(Kind):
 
 @dataclass(frozen=True)
 class Integer(Kind):
-    """A whole number in a range. Pulumi sends floats, old clients strings of digits: both are taken for what they mean."""
+    """A whole number in a range. Pulumi sends floats, old clients digits in strings; both are understood."""
 
     low: int
     high: int
@@ -170,7 +177,9 @@ class Integer(Kind):
     def problems(self, value: Any, path: str, strict: bool) -> Iterator[Problem]:
         number = _whole(value, digits=not strict)
         if number is None or not self.low <= number <= self.high:
-            shown = f", not {value!r}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+            shown = (
+                f", not {value!r}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+            )
             yield Problem(path, f"must be a whole number from {self.low} to {self.high}{shown}")
 
     def normal(self, value: Any) -> Any:
@@ -201,7 +210,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Record(Kind):
-    """A nested object with known keys. `rule` yields what is wrong across keys; `tidy` finishes the normal form."""
+    """An object with known keys. `rule` yields what is wrong across keys; `tidy` finishes the normal form."""
 
     fields: tuple[Field, ...]
     rule: Callable[[Mapping[str, Any], str], Iterator[Problem]] | None = None
@@ -231,7 +240,9 @@ class Record(Kind):
         if strict:
             for name in value:
                 if name not in {f.name for f in self.fields}:
-                    yield Problem(_join(path, str(name)), f"is not known here; known are {', '.join(self.names())}")
+                    yield Problem(
+                        _join(path, str(name)), f"is not known here; known are {', '.join(self.names())}"
+                    )
         given = self.given(value)
         bad = False
         for f in self.fields:
@@ -284,7 +295,7 @@ def _key(kind: Kind, value: Any) -> Any:
 class ListOf(Kind):
     """A list of records or words. `ordered` only says whether order has a meaning; it is kept either way.
 
-    `short` turns a short form of one item (a tag as a string) into the full one; `rule` looks at the whole list.
+    `short` turns a short form of an item (a tag as a string) into the full one; `rule` looks at the whole.
     """
 
     item: Kind
@@ -347,7 +358,7 @@ class _Bag:
 
 @dataclass(frozen=True)
 class Environment(Kind):
-    """Variables. Declared as a dict or as the API's list of `{key, value}`; normal form: a dict of strings."""
+    """Variables: a dict, or the API's list of `{key, value}`. Normal form: a dict of strings."""
 
     shape = "object of strings"
 
@@ -357,7 +368,9 @@ class Environment(Kind):
                 yield from self._entry(key, item, f"{path}.{key}" if isinstance(key, str) and key else path)
             return
         if not isinstance(value, (list, tuple)):
-            yield Problem(path, f"must be an object, or a list of objects with key and value, not {_kind_name(value)}")
+            yield Problem(
+                path, f"must be an object, or a list of objects with key and value, not {_kind_name(value)}"
+            )
             return
         seen: set[str] = set()
         for i, entry in enumerate(value):
@@ -401,8 +414,10 @@ class Environment(Kind):
     def normal(self, value: Any) -> Any:
         if isinstance(value, Mapping):
             return {str(k): self._text(v) for k, v in value.items()}
-        if any(is_unknown(e) or is_unknown(e.get("key")) for e in value):
-            return value  # only a preview sees this: the names themselves are not known yet
+        for entry in value:
+            name = entry if is_unknown(entry) else entry.get("key")
+            if is_unknown(name):
+                return name  # only in a preview: as long as a name is unknown, the whole is
         return {str(e["key"]): self._text(e.get("value")) for e in value}
 
     @staticmethod
@@ -414,15 +429,13 @@ class Environment(Kind):
         return str(value)
 
     def key(self, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return _Never()
         return {k: _Never() if is_unknown(v) else v for k, v in value.items()}
 
     def wire(self, value: Any) -> Any:
         return [{"key": k, "value": v} for k, v in value.items()]
 
 
-# -- rules of single values ----------------------------------------------------------------------------------------------
+# -- rules of single values ------------------------------------------------------------------------------
 
 
 def _name_rule(value: str) -> str | None:
@@ -434,7 +447,7 @@ def _name_rule(value: str) -> str | None:
 def _image_rule(value: str) -> str | None:
     if _IMAGE_PATTERN.fullmatch(value) and len(value) <= 512:
         return None
-    return "must be an image in Docker's form, [registry/]repository[:tag][@sha256:digest], repository in lower case"
+    return "must be an image in Docker's form, [registry/]repository[:tag][@digest], repository in lower case"
 
 
 def _absolute(value: str) -> str | None:
@@ -448,7 +461,7 @@ def _absolute(value: str) -> str | None:
 def _reference(value: str) -> str | None:
     if service_uuid(value):
         return None
-    return "must be a Service, a uuid or a resource URI; for a name, look the service up with get_service(name=...)"
+    return "must be a Service, a uuid or a resource URI; look up a name with get_service(name=...)"
 
 
 def _link_name(value: str) -> str | None:
@@ -471,7 +484,7 @@ def _word_rule(value: str) -> str | None:
     return None
 
 
-# -- rules of records and lists ------------------------------------------------------------------------------------------
+# -- rules of records and lists --------------------------------------------------------------------------
 
 
 def _tidy_port(port: dict[str, Any]) -> dict[str, Any]:
@@ -554,8 +567,17 @@ CONTAINER_PORT = Record(
     (
         Field("protocol", Choice(("tcp", "udp")), "`tcp` or `udp`", required=True),
         Field("inner_port", PORT, "the port inside the container", required=True),
-        Field("outer_port", PORT, "the port of the node; left out: dynamic if `published`; given: implies `published`"),
-        Field("published", Boolean(), "whether the port is reachable from outside, not only through links", default=False),
+        Field(
+            "outer_port",
+            PORT,
+            "the port of the node; left out: dynamic if `published`; given: implies `published`",
+        ),
+        Field(
+            "published",
+            Boolean(),
+            "whether the port is reachable from outside, not only through links",
+            default=False,
+        ),
         Field("port_name", Text(), "name of the well-known service of this port", computed=True),
         Field("endpoint_uri", Text(), "where a fixed published port answers", computed=True),
     ),
@@ -582,7 +604,11 @@ BINDING = Record(
 TAG = Record((Field("name", Text(_tag_rule), "the tag", required=True),))
 HEALTHCHECK = Record(
     (
-        Field("http", Text(lambda v: None if v.startswith("/") else "must be a path that begins with /"), "path that must answer 2xx or 3xx"),
+        Field(
+            "http",
+            Text(lambda v: None if v.startswith("/") else "must be a path that begins with /"),
+            "path that must answer 2xx or 3xx",
+        ),
         Field("port", PORT, "the inner port for `http`; default: the first tcp port"),
         Field("command", Text(_word_rule), "command that must exit 0 inside the container"),
         Field("interval_seconds", Integer(1, 3600), "seconds between two probes", default=5),
@@ -594,7 +620,7 @@ HEALTHCHECK = Record(
 )
 
 
-# -- the table -----------------------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -646,33 +672,59 @@ _COUNT = Integer(0, 2**31 - 1)
 ATTRIBUTES: dict[str, Attribute] = {
     a.name: a
     for a in (
-        Attribute("image", Text(_image_rule, default_tag), "The image, in Docker's form; no tag means `latest`.", required=True, read_as="image_name"),
-        Attribute("name", Text(_name_rule), "The service's name, inherited by containers, endpoints and variables. Left out: the resource name plus a short suffix.", change=REPLACE, patch=False),
-        Attribute("target_num_containers", Integer(0, MAX_CONTAINERS), "How many containers should run. Not with `EVERY_NODE`.", default=1, change=SCALE),
-        Attribute("run_command", Text(_word_rule, nullable=True), "Command of the containers, instead of the image's."),
-        Attribute("entrypoint", Text(_word_rule, nullable=True), "Entrypoint of the containers, instead of the image's."),
-        Attribute("container_ports", ListOf(CONTAINER_PORT, rule=_ports_rule), "Ports of the containers, added to the image's.", default=[]),
-        Attribute("container_envvars", Environment(), "Environment variables, over those of the image and of links.", default={}, listed=False, secret=True),
-        Attribute("linked_to_service", ListOf(LINK, rule=_links_rule), "Services that the containers reach by name.", default=[], listed=False),
-        Attribute("bindings", ListOf(BINDING, rule=_bindings_rule), "Volumes. A change replaces the service and destroys its volumes.", default=[], change=REPLACE, listed=False),
-        Attribute("autorestart", Choice(("OFF", "ON_FAILURE", "ALWAYS")), "Whether containers that stop are restarted.", default="OFF"),
-        Attribute("autodestroy", Choice(("OFF", "ON_SUCCESS", "ALWAYS")), "Whether containers that stop are terminated.", default="OFF"),
-        Attribute("sequential_deployment", Boolean(), "Start containers one after another, each linked to those before it.", default=False),
-        Attribute("roles", ListOf(Choice(("global",))), "Roles whose API access the containers get.", default=[], listed=False),
+        Attribute("image", Text(_image_rule, default_tag),
+                  "The image, in Docker's form; no tag means `latest`.", required=True, read_as="image_name"),
+        Attribute("name", Text(_name_rule),
+                  "The service's name, inherited by containers, endpoints and variables. Left out: the "
+                  "resource name plus a short suffix.", change=REPLACE, patch=False),
+        Attribute("target_num_containers", Integer(0, MAX_CONTAINERS),
+                  "How many containers should run. Not with `EVERY_NODE`.", default=1, change=SCALE),
+        Attribute("run_command", Text(_word_rule, nullable=True),
+                  "Command of the containers, instead of the image's."),
+        Attribute("entrypoint", Text(_word_rule, nullable=True),
+                  "Entrypoint of the containers, instead of the image's."),
+        Attribute("container_ports", ListOf(CONTAINER_PORT, rule=_ports_rule),
+                  "Ports of the containers, added to the image's.", default=[]),
+        Attribute("container_envvars", Environment(),
+                  "Environment variables, over those of the image and of links.",
+                  default={}, listed=False, secret=True),
+        Attribute("linked_to_service", ListOf(LINK, rule=_links_rule),
+                  "Services that the containers reach by name.", default=[], listed=False),
+        Attribute("bindings", ListOf(BINDING, rule=_bindings_rule),
+                  "Volumes. A change replaces the service and destroys its volumes.",
+                  default=[], change=REPLACE, listed=False),
+        Attribute("autorestart", Choice(("OFF", "ON_FAILURE", "ALWAYS")),
+                  "Whether containers that stop are restarted.", default="OFF"),
+        Attribute("autodestroy", Choice(("OFF", "ON_SUCCESS", "ALWAYS")),
+                  "Whether containers that stop are terminated.", default="OFF"),
+        Attribute("sequential_deployment", Boolean(),
+                  "Start containers one after another, each linked to those before it.", default=False),
+        Attribute("roles", ListOf(Choice(("global",))),
+                  "Roles whose API access the containers get.", default=[], listed=False),
         Attribute("privileged", Boolean(), "Docker's `privileged` flag.", default=False),
-        Attribute("deployment_strategy", Choice(("EMPTIEST_NODE", "HIGH_AVAILABILITY", EVERY_NODE)), "How containers are spread over nodes. To or from `EVERY_NODE` replaces.", default="EMPTIEST_NODE", change=PATCH),
-        Attribute("tags", ListOf(TAG, short=lambda v: {"name": v} if isinstance(v, str) else v), "Only nodes with all these tags are used.", default=[], change=PATCH, listed=False),
-        Attribute("autoredeploy", Boolean(), "Redeploy when the image is updated in its registry.", default=False, change=PATCH),
-        Attribute("network", Choice(("bridge", "host")), "Network mode of the containers.", default="bridge", listed=False, aliases=("net",)),
-        Attribute("pid", Choice(("none", "host")), "Process namespace of the containers.", default="none", listed=False),
-        Attribute("cpu_shares", Integer(0, 262144), "Relative CPU priority (Docker's default is 1024)."),
+        Attribute("deployment_strategy", Choice(("EMPTIEST_NODE", "HIGH_AVAILABILITY", EVERY_NODE)),
+                  "How containers are spread over nodes. To or from `EVERY_NODE` replaces.",
+                  default="EMPTIEST_NODE", change=PATCH),
+        Attribute("tags", ListOf(TAG, short=lambda v: {"name": v} if isinstance(v, str) else v),
+                  "Only nodes with all these tags are used.", default=[], change=PATCH, listed=False),
+        Attribute("autoredeploy", Boolean(),
+                  "Redeploy when the image is updated in its registry.", default=False, change=PATCH),
+        Attribute("network", Choice(("bridge", "host")),
+                  "Network mode of the containers.", default="bridge", listed=False, aliases=("net",)),
+        Attribute("pid", Choice(("none", "host")),
+                  "Process namespace of the containers.", default="none", listed=False),
+        Attribute("cpu_shares", Integer(0, 262144),
+                  "Relative CPU priority (Docker's default is 1024)."),
         Attribute("memory", Integer(4, 2**31 - 1), "Memory limit in MB."),
-        Attribute("healthcheck", HEALTHCHECK, "Running means healthy: an HTTP path or a command that is probed.", listed=False, extension=True),
+        Attribute("healthcheck", HEALTHCHECK,
+                  "Running means healthy: an HTTP path or a command that is probed.",
+                  listed=False, extension=True),
         _computed("uuid", Text(), "Identifies the service; also the resource's id."),
         _computed("resource_uri", Text(), "The service's path in the API."),
         _computed("image_name", Text(), "The image with its tag."),
         _computed("image_tag", Text(), "Resource URI of the image's tag."),
-        _computed("public_dns", Text(), "Name of the nodes on which containers with published ports run."),
+        _computed("public_dns", Text(),
+                  "Name of the nodes on which containers with published ports run."),
         _computed("state", Choice(()), "The service's state."),
         _computed("synchronized", Boolean(), "Whether the containers match the definition."),
         _computed("deployed_datetime", Text(), "Last deployment, or null."),
@@ -683,9 +735,31 @@ ATTRIBUTES: dict[str, Attribute] = {
         _computed("running_num_containers", _COUNT, "Containers that run."),
         _computed("stopped_num_containers", _COUNT, "Containers that are stopped."),
         _computed("stack", Text(), "Resource URI of the stack, or null."),
-        _computed("containers", ListOf(Text(), ordered=True), "Resource URIs of the containers.", listed=False),
-        _computed("linked_from_service", ListOf(Text(), ordered=True), "Services that link to this one: `from_service`, `to_service`, `name`.", listed=False),
-        _computed("link_variables", Environment(), "Variables that a service which links to this one gets.", listed=False, secret=True),
+        _computed("containers", ListOf(Text(), ordered=True),
+                  "Resource URIs of the containers.", listed=False),
+        _computed("linked_from_service", ListOf(LINK),
+                  "Services that link to this one: `from_service`, `to_service`, `name`.", listed=False),
+        _computed("link_variables", Environment(),
+                  "Variables that a service which links to this one gets.", listed=False, secret=True),
+    )
+}
+
+#: Inputs of a Service that say what the provider does. Never on the wire, in no answer.
+OPTIONS: dict[str, Attribute] = {
+    a.name: a
+    for a in (
+        Attribute("running", Boolean(),
+                  "False: what runs is stopped, and changes are stored for the next start.", default=True),
+        Attribute("wait", Boolean(),
+                  "False: done when the start is accepted; state and counts are not compared.", default=True),
+        Attribute("timeout_seconds", Integer(1, 7 * 24 * 3600),
+                  "How long one operation may take; `custom_timeouts` goes first. Default: "
+                  "`tutum:timeoutSeconds`, else 600."),
+        Attribute("rollback_on_failure", Boolean(),
+                  "After a failed update, apply the last good inputs again (the update still fails).",
+                  default=False),
+        Attribute("adopt", Text(lambda v: None if v else "must be the uuid, URI or name of a service"),
+                  "uuid or name of an existing service to take over instead of creating one."),
     )
 }
 # fmt: on
@@ -694,7 +768,7 @@ INPUTS: dict[str, Attribute] = {name: a for name, a in ATTRIBUTES.items() if not
 COMPUTED: dict[str, Attribute] = {name: a for name, a in ATTRIBUTES.items() if a.computed}
 
 
-# -- what is derived from it ---------------------------------------------------------------------------------------------
+# -- what is derived from it -----------------------------------------------------------------------------
 
 
 def problems(props: Mapping[str, Any], *, strict: bool = True, partial: bool = False) -> list[Problem]:
@@ -722,8 +796,14 @@ def _across(props: Mapping[str, Any], strict: bool) -> Iterator[Problem]:
     """Rules that look at several attributes."""
     if props.get("autorestart") == "ALWAYS" and _is_known(props.get("autodestroy"), "OFF"):
         yield Problem("autodestroy", "must be OFF when autorestart is ALWAYS")
-    if strict and props.get("deployment_strategy") == EVERY_NODE and props.get("target_num_containers") is not None:
-        yield Problem("target_num_containers", "cannot be given with EVERY_NODE: one container runs on every node")
+    if (
+        strict
+        and props.get("deployment_strategy") == EVERY_NODE
+        and props.get("target_num_containers") is not None
+    ):
+        yield Problem(
+            "target_num_containers", "cannot be given with EVERY_NODE: one container runs on every node"
+        )
 
 
 def _is_known(value: Any, default: str) -> bool:
@@ -732,7 +812,7 @@ def _is_known(value: Any, default: str) -> bool:
 
 
 def normal(props: Mapping[str, Any], *, defaults: bool = True) -> dict[str, Any]:
-    """The normal form of valid declared attributes, in the table's order; with `defaults`, absent ones filled in."""
+    """The normal form of valid declared attributes; with `defaults`, absent ones are filled in."""
     out: dict[str, Any] = {}
     for name, attribute in INPUTS.items():
         value = props.get(name)
@@ -754,8 +834,8 @@ def _copy(value: Any) -> Any:
 
 
 def same(name: str, old: Any, new: Any) -> bool:
-    """Whether two normal values of an attribute mean the same. An unknown is never the same; absent is the default."""
-    attribute = INPUTS[name]
+    """Whether two normal values of an input mean the same. Unknown never is; absent is the default."""
+    attribute = INPUTS.get(name) or OPTIONS[name]
     old = attribute.default if old is None else old
     new = attribute.default if new is None else new
     if is_unknown(old) or is_unknown(new):
@@ -766,7 +846,7 @@ def same(name: str, old: Any, new: Any) -> bool:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Which attributes differ between two sets in normal form, and what each needs (PATCH, SCALE, REDEPLOY, REPLACE)."""
+    """Which attributes differ between two sets in normal form, and what each needs (PATCH ... REPLACE)."""
     found: dict[str, str] = {}
     for name, attribute in INPUTS.items():
         if not same(name, old.get(name), new.get(name)):
@@ -805,7 +885,7 @@ def body(props: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[s
 
 
 def observed(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs, in normal form, of a detail object that the API answered. Nulls and empty texts are left out."""
+    """The inputs, in normal form, of a detail object of the API. Nulls and empty texts are left out."""
     out: dict[str, Any] = {}
     for name, attribute in INPUTS.items():
         value = answer.get(attribute.answer)
@@ -818,7 +898,7 @@ def observed(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def declared_or_observed(name: str, declared: Any, seen: Any) -> Any:
-    """The declared value where the observed one does not contradict it, else the observed one (normal forms)."""
+    """The declared value where the observed one does not contradict it, else the observed one."""
     if declared is None or is_unknown(declared):
         return seen
     if name == "linked_to_service" and isinstance(seen, list):
@@ -826,9 +906,35 @@ def declared_or_observed(name: str, declared: Any, seen: Any) -> Any:
     return declared if same(name, declared, seen) else seen
 
 
+def with_computed(name: str, value: Any, answered: Any) -> Any:
+    """A list of records in normal form, each with the read-only keys that the API answered for it."""
+    kind = INPUTS[name].kind
+    if not isinstance(kind, ListOf) or not isinstance(kind.item, Record) or not isinstance(answered, list):
+        return value
+    record = kind.item
+    computed = [f.name for f in record.fields if f.computed]
+    if not computed:
+        return value
+    left = [entry for entry in answered if isinstance(entry, Mapping)]
+    out: list[Any] = []
+    for item in value:
+        # A key that is not declared (the name of a link) may be anything in the answer.
+        keys = [f for f in record.fields if not f.computed and item.get(f.name) is not None]
+        for entry in left:
+            seen = record.observed(entry)
+            if all(_key(f.kind, seen.get(f.name)) == _key(f.kind, item[f.name]) for f in keys):
+                left.remove(entry)
+                item = {**item, **{k: entry[k] for k in computed if entry.get(k) is not None}}
+                break
+        out.append(item)
+    return out
+
+
 def _named_as_declared(declared: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]]) -> list[Any]:
     """A link declared without a name got one from the server: that is no difference."""
-    nameless = [link.get("to_service") for link in declared if isinstance(link, Mapping) and link.get("name") is None]
+    nameless = [
+        link.get("to_service") for link in declared if isinstance(link, Mapping) and link.get("name") is None
+    ]
     out: list[Any] = []
     for link in seen:
         uri = link.get("to_service")
@@ -837,6 +943,30 @@ def _named_as_declared(declared: Sequence[Mapping[str, Any]], seen: Sequence[Map
             link = {k: v for k, v in link.items() if k != "name"}
         out.append(link)
     return out
+
+
+#: Shorter values are not masked: they would turn every text into holes, and are no secrets.
+MASKED_FROM = 4
+
+
+def secret_values(props: Mapping[str, Any]) -> list[str]:
+    """The values of secret attributes (normal or wire form) that a text must not show, longest first."""
+    found: set[str] = set()
+    for name, attribute in ATTRIBUTES.items():
+        value = props.get(name) if attribute.secret else None
+        if isinstance(value, Mapping):
+            found.update(v for v in value.values() if isinstance(v, str))
+        elif isinstance(value, (list, tuple)):
+            values = (entry.get("value") for entry in value if isinstance(entry, Mapping))
+            found.update(v for v in values if isinstance(v, str))
+    return sorted((v for v in found if len(v) >= MASKED_FROM), key=lambda v: (-len(v), v))
+
+
+def masked(text: str, values: Iterable[str]) -> str:
+    """The text with each of the values replaced by `[secret]`; longer ones first."""
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, "[secret]")
+    return text
 
 
 def markdown(computed: bool = False) -> str:
@@ -852,7 +982,7 @@ def markdown(computed: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-# -- small things ---------------------------------------------------------------------------------------------------------
+# -- small things ----------------------------------------------------------------------------------------
 
 
 def _whole(value: Any, *, digits: bool) -> int | None:

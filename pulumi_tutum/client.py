@@ -535,7 +535,10 @@ class Client:
                         "Authorization": self.settings.authorization,
                         "User-Agent": self.user_agent,
                     }
-                    self._transport = Transport(self.settings.rest_host, headers, self.settings.ca_bundle)
+                    host = self.settings.rest_host
+                    self._transport = Transport(
+                        host, headers, self.settings.ca_bundle, direct=config.is_loopback(host)
+                    )
         return self._transport
 
     def _parse(self, method: str, path: str, answer: Answer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import binascii
 import configparser
+import ipaddress
 import math
 import os
 import re
@@ -30,7 +31,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .errors import ConfigError
 
-__all__ = ["DEFAULT_REST_HOST", "DEFAULT_TIMEOUT_SECONDS", "Settings", "resolve"]
+__all__ = ["DEFAULT_REST_HOST", "DEFAULT_TIMEOUT_SECONDS", "Settings", "is_loopback", "resolve"]
 
 DEFAULT_REST_HOST = "http://127.0.0.1:8280"
 DEFAULT_TIMEOUT_SECONDS = 600.0
@@ -121,6 +122,15 @@ def resolve(
         timeout_seconds=_timeout(given.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS)),
         source=source,
     )
+
+
+def is_loopback(address: str) -> bool:
+    """True for an address on this machine. Such a one is never asked through a proxy."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 # -- credentials -----------------------------------------------------------------------------------

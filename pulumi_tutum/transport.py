@@ -6,7 +6,7 @@ What it adds to requests:
   - an end within a quarter of a second when the caller is interrupted, wherever the request stands.
   - redirects are never followed, cookies never kept, `.netrc` never read: credentials go where they were
     meant to go.
-  - a loopback address is never asked through a proxy.
+  - a proxy is used only where the caller does not forbid it.
 
 It knows nothing of Tutum's API, and it repeats nothing: what may be repeated is decided in `client.py`.
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 import http.client
 import http.cookiejar
 import io
-import ipaddress
 import os
 import socket
 import ssl
@@ -25,7 +24,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -77,13 +75,22 @@ class Answer:
 
 
 class Transport:
-    """Sends requests to one control plane. Safe for many threads; the connections are pooled."""
+    """Sends requests to one control plane. Safe for many threads; the connections are pooled.
 
-    def __init__(self, base: str, headers: Mapping[str, str], ca_bundle: str | None = None) -> None:
+    Args:
+        base: the address before every path.
+        headers: sent with every request.
+        ca_bundle: certificates to trust, instead of the system's.
+        direct: never through a proxy, whatever the environment says.
+    """
+
+    def __init__(
+        self, base: str, headers: Mapping[str, str], ca_bundle: str | None = None, *, direct: bool = False
+    ) -> None:
         self._base = base
         self._headers = dict(headers)
         self._verify = _trusted(ca_bundle)
-        self._proxies = {} if is_loopback(base) else requests.utils.get_environ_proxies(base)
+        self._proxies = {} if direct else requests.utils.get_environ_proxies(base)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
@@ -186,15 +193,6 @@ class Transport:
             late = "in time" if limit.left() <= 0 else f"for {SILENCE_SECONDS:.0f} seconds"
             raise TransportError(f"{method} {path}: {where} did not answer {late}") from None
         raise TransportError(f"{method} {path}: {where} broke the connection off ({_brief(chain)})") from None
-
-
-def is_loopback(address: str) -> bool:
-    """True for an address on this machine: such a one is never asked through a proxy."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def retry_after(value: str | None) -> float | None:

@@ -87,7 +87,7 @@ def is_ready(into: Path) -> bool:
 
 
 def link(programs: Mapping[str, Path], into: Path) -> None:
-    """Make `<into>/bin` hold links to these programs, each changed in one step: others may be running them."""
+    """Make `<into>/bin` hold links to these programs, each put there in one step: it may be in use."""
     folder = into / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=into) as new:

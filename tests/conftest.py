@@ -1,0 +1,63 @@
+"""What holds for every test: nothing of the developer's own accounts, and which tests are of which kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.engine import Project
+
+HERE = Path(__file__).parent
+# Not measurements: a hanging test must end. A folder that is not named here has what pyproject.toml says.
+TIMEOUTS = {"unit": 30, "engine": 300, "docker": 600}
+
+# Credentials, backends and contexts of the person who runs the tests must not reach them, nor their children.
+for variable in list(os.environ):
+    if variable.startswith(("TUTUM_", "PULUMI_", "DOCKER_")):
+        del os.environ[variable]
+
+# A shell starts its background jobs with SIGINT ignored, and children would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No deadline: a slow machine is no failure. In CI the same examples every time, so that red means new.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and put the quick ones first."""
+    for item in items:
+        folder = item.path.relative_to(HERE).parts[0]
+        if folder in ("engine", "docker"):
+            item.add_marker(folder)
+        if folder in TIMEOUTS and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUTS[folder]))
+    items.sort(key=rank)
+
+
+def rank(item: pytest.Item) -> tuple[bool, ...]:
+    """Unit tests come first, then those without an engine, then by what they need; slow ones last."""
+    marked = (item.get_closest_marker(name) is not None for name in ("slow", "docker", "engine"))
+    return (*marked, "unit" not in item.path.parts)
+
+
+@pytest.fixture
+def new_project(tmp_path: Path) -> Iterator[Callable[..., Project]]:
+    """Makes Pulumi projects (see `Project`), and ends what they left running."""
+    projects: list[Project] = []
+
+    def make(program: str, **options: Any) -> Project:
+        projects.append(Project(tmp_path / f"project-{len(projects)}", program, **options))
+        return projects[-1]
+
+    yield make
+    for project in projects:
+        project.close()

@@ -32,15 +32,13 @@ from .config import Settings, is_loopback
 from .errors import Cancelled, ConfigError, Problem, StreamError, ValidationError
 
 if TYPE_CHECKING:
-    import websocket
-
     from .transport import Signal
 
 __all__ = ["Connection", "events", "exec_command", "logs"]
 
 #: Seconds for a connection and its handshake.
 CONNECT_SECONDS = 5.0
-#: Seconds of silence after which we ask whether the other end still lives, and how long it may take to answer.
+#: Seconds of silence after which we ask whether the other end lives, and that it then has to answer.
 PING_SECONDS = 5.0
 #: The longest pause between two attempts to connect.
 LONGEST_PAUSE = 30.0
@@ -277,9 +275,7 @@ def exec_command(
 # -- connecting ------------------------------------------------------------------------------------
 
 
-def _connect(
-    settings: Settings, path: str, deadline: float | None, user_agent: str | None
-) -> websocket.WebSocket:
+def _connect(settings: Settings, path: str, deadline: float | None, user_agent: str | None) -> Any:
     # Here, so that the package is imported without websocket.
     import websocket
 
@@ -289,9 +285,9 @@ def _connect(
     if seconds <= 0:
         raise StreamError("no time left to open the stream")
     host = urlsplit(settings.stream_host).hostname or ""
-    opened = websocket.WebSocket(
+    opened: Any = websocket.WebSocket(
         sslopt=_tls(settings.ca_bundle),
-        sockopt=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
+        sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         # A ping may be sent by one thread while another one sends input.
         enable_multithread=True,
     )
@@ -331,7 +327,7 @@ def _tls(ca_bundle: str | None) -> dict[str, Any]:
     return {"ca_cert_path" if os.path.isdir(ca_bundle) else "ca_certs": ca_bundle}
 
 
-def _cut(opened: websocket.WebSocket) -> None:
+def _cut(opened: Any) -> None:
     """Wakes whoever waits for the socket. Closing it would not, and could hit another socket of the same
     number."""
     if opened.sock is not None:
@@ -361,7 +357,7 @@ def _refused(error: Exception, host: str) -> StreamError:
         return StreamError(f"the stream at {host} did not answer in time")
     if isinstance(error, ConnectionRefusedError):
         return StreamError(f"cannot reach the stream at {host}: connection refused")
-    if isinstance(error, socket.gaierror) or isinstance(error, websocket.WebSocketAddressException):
+    if isinstance(error, (socket.gaierror, websocket.WebSocketAddressException)):
         return StreamError(f"cannot reach the stream at {host}: the host name is not known")
     if isinstance(error, ssl.SSLError):
         return StreamError(

@@ -133,6 +133,10 @@ def percentile(samples: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
 
+def median(samples: Sequence[float]) -> float:
+    return statistics.median(samples)
+
+
 def say(text: str) -> None:
     """A line about the progress, on standard error."""
     print(f"bench: {text}", file=sys.stderr, flush=True)

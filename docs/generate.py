@@ -36,12 +36,21 @@ def _records() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _options() -> str:
+    lines = ["| input | type | default | meaning |", "|---|---|---|---|"]
+    for option in schema.OPTIONS.values():
+        default = "-" if option.default is None else f"`{option.default}`"
+        lines.append(f"| `{option.name}` | {option.kind.shape} | {default} | {option.doc} |")
+    return "\n".join(lines) + "\n"
+
+
 def _remarks() -> str:
     return "".join(f"- `{a.name}`: {a.remark}.\n" for a in lifecycle.ACTIONS.values() if a.remark)
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "inputs": schema.markdown,
+    "options": _options,
     "nested": _records,
     "outputs": lambda: schema.markdown(computed=True),
     "states": lifecycle.markdown,

@@ -68,13 +68,11 @@ class Demo:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if quiet else None,
             text=True,
-            # A session of its own: Ctrl-C reaches the demo alone, which passes it on once and waits.
-            start_new_session=True,
         )
         try:
             printed, _ = child.communicate()
         except BaseException:
-            interrupt(child)
+            end(child)
             raise
         if child.returncode:
             raise Failed(f"`{shown or shlex.join(command)}` ended with exit code {child.returncode}")
@@ -133,15 +131,14 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def interrupt(child: subprocess.Popen[str]) -> None:
-    """End a command with what it started: as Ctrl-C would, and where that does not help, by force."""
-    try:
-        child.send_signal(signal.SIGINT)
-        child.wait(timeout=30)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+def end(child: subprocess.Popen[str]) -> None:
+    """Let a command end in its own way after Ctrl-C, which at a terminal it got too; else end it."""
+    for signum in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=5)
+            return
+        child.send_signal(signum)
+    child.wait()
 
 
 def expect(condition: bool, text: str) -> None:
@@ -206,6 +203,8 @@ def interrupted(signum: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, interrupted)
+    # A shell starts commands in the background with SIGINT ignored, and what they start inherits it.
+    signal.signal(signal.SIGINT, interrupted)
     began = time.monotonic()
     with contextlib.ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="pulumi-tutum-demo-"))

@@ -221,3 +221,11 @@ def test_two_projects_of_one_name_know_nothing_of_each_other(make: Make) -> None
     first.up()
     assert second.resources() == {}
     assert json.loads(second.run("stack", "ls", "--json").stdout)[0]["resourceCount"] == 0
+
+
+def test_the_engine_asks_for_no_plugin_of_this_package(make: Make) -> None:
+    """Without pulumi-plugin.json it would try the network at every run (and go on after some seconds)."""
+    project = make(env={"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "false"})
+    result = project.preview("--logtostderr", "-v=7")
+    assert "GetRequiredPlugins" in result.stderr
+    assert "tutum" not in "".join(line for line in result.stderr.splitlines() if "ownload" in line)

@@ -36,6 +36,10 @@ CLI_MODULE, CLI_PACKAGE = "github.com/pulumi/pulumi/pkg/v3", "cmd/pulumi"
 LANGUAGE_MODULE, LANGUAGE_PACKAGE = "github.com/pulumi/pulumi/sdk/v3", "python/cmd/pulumi-language-python"
 # Not programs to build: scripts inside the CLI's own version of sdk/v3.
 SCRIPTS = ("python/cmd/pulumi-language-python-exec", "python/dist/pulumi-resource-pulumi-python")
+# The CLI ends the program of a failed run with SIGINT, and after 5 s by force. A program that waits for the
+# engine hears only the second, and the one language host that can be built does not end it either.
+MAIN = 'if __name__ == "__main__":\n'
+END_AT_ONCE = "import signal\n\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n\n" + MAIN
 PROGRAMS = ("pulumi", Path(LANGUAGE_PACKAGE).name, *(Path(script).name for script in SCRIPTS))
 
 # The oldest SDK that the package supports; `refresh --run-program`, which its messages name, is older.
@@ -181,8 +185,8 @@ def in_folder(folder: Path) -> dict[str, Path]:
 
 
 def cache_name() -> str:
-    """Names the version, the kind of machine (a home may be shared) and all the pins."""
-    pins = hashlib.sha256()
+    """Names the version, the kind of machine (a home may be shared) and all that the build is made from."""
+    pins = hashlib.sha256(END_AT_ONCE.encode())
     for name in PINS:
         pins.update((HERE / name).read_bytes())
     machine = f"{platform.system()}-{platform.machine()}".lower()
@@ -271,8 +275,9 @@ def built(folder: Path, ready: Path) -> None:
     if listed.returncode:
         raise Unavailable(f"go list failed: {listed.stderr.strip()}")
     for script in SCRIPTS:
+        text = (Path(listed.stdout.strip()) / script).read_text(encoding="utf-8")
         target = folder / Path(script).name
-        shutil.copyfile(Path(listed.stdout.strip()) / script, target)
+        target.write_text(text.replace(MAIN, END_AT_ONCE), encoding="utf-8")
         target.chmod(0o755)
     version_of(folder / "pulumi")
 

@@ -60,7 +60,7 @@ class Machine:
 
     def go(self, version: str = "1.26.0", during_build: str = "") -> None:
         for name in ("python/cmd/pulumi-language-python-exec", "python/dist/pulumi-resource-pulumi-python"):
-            self.program(name, "exit 0", self.module)
+            self.program(name, 'if __name__ == "__main__":', self.module)
         body = GO.format(version=version, during_build=during_build, log=self.go_log, module=self.module)
         self.program("go", body)
 
@@ -228,6 +228,12 @@ class TestBuild:
         assert "-mod=readonly" in cli
         assert "version.Version=3.259.0" in cli
         assert language.startswith(f"build {SCRIPT.parent / 'language'} ")
+
+    def test_lets_sigint_end_the_program(self, machine: Machine) -> None:
+        machine.go()
+        machine.install()
+        script = (machine.into / "bin" / "pulumi-language-python-exec").read_text()
+        assert script.endswith('signal.signal(signal.SIGINT, signal.SIG_DFL)\n\nif __name__ == "__main__":\n')
 
     def test_that_fails_leaves_nothing_and_tells_why(self, machine: Machine) -> None:
         machine.go(during_build="echo 'no space left on device' >&2; exit 1")

@@ -60,8 +60,10 @@ DEFAULT_SECONDS = 60.0
 PATIENCE_SECONDS = 20.0
 #: For how long a server that cannot even be connected to is tried.
 REFUSED_SECONDS = 5.0
-#: The longest pause that a Retry-After may cause at once; then we ask again.
+#: The longest pause that a Retry-After may cause at once; then we ask again. One that asks for more than
+#: `ABSURD_PAUSE` is not believed at all.
 LONGEST_PAUSE = 30.0
+ABSURD_PAUSE = 3600.0
 _PAGE = 100
 _MESSAGE_LENGTH = 500
 
@@ -250,16 +252,17 @@ class Client:
                     self._only_one(made, body, word, limit)
                 return made
             except (ApiError, TransportError) as error:
-                if not key:
-                    raise
-                if uncertain and isinstance(error, Conflict) and self._keyless(limit):
+                if key and uncertain and isinstance(error, Conflict) and self._keyless(limit):
                     found = self._made(body, word, limit)
                     if found is None:
                         raise
                     return found
+                if not key or not _may_pass(error):
+                    raise
                 uncertain = uncertain or _effect_unknown(error)
                 # Once a request may have arrived, giving up early would lose what it made.
-                attempts.pause(error, until_deadline=uncertain or _says_later(error))
+                lost = isinstance(error, TransportError) and not isinstance(error, _Malformed)
+                attempts.pause(error, until_deadline=_says_later(error) or (uncertain and lost))
             if uncertain and self._keyless(limit):
                 found = self._made(body, word, limit)
                 if found is not None:
@@ -337,7 +340,7 @@ class Client:
         path = f"/api/v1/container/{_uuid(uuid, 'container')}/logs/"
         text = self._json("GET", path, _limits(**limits), params={"tail": tail}).get("logs")
         if not isinstance(text, str):
-            raise TransportError(f"GET {path}: the answer holds no logs")
+            raise _Malformed(f"GET {path}: the answer holds no logs")
         return text.splitlines()[-tail:] if tail > 0 else []
 
     def get_action(self, uri: str, **limits: Unpack[Limits]) -> Detail:
@@ -399,24 +402,22 @@ class Client:
         service = self._detail(method, path, _limits(**limits), params=params, body=body)
         self._check_service(service, method, path)
         if service["uuid"].lower() != wanted:
-            raise TransportError(f"{method} {path}: the answer is about another service")
+            raise _Malformed(f"{method} {path}: the answer is about another service")
         return service
 
     def _check_service(self, service: Mapping[str, Any], method: str, path: str) -> None:
         """Refuses what is JSON but not a service, so that nobody further up trips over it."""
         for name in ("uuid", "name", "state"):
             if not isinstance(service.get(name), str):
-                raise TransportError(f"{method} {path}: the answer is not a service: it has no {name}")
+                raise _Malformed(f"{method} {path}: the answer is not a service: it has no {name}")
         if not schema.UUID_PATTERN.fullmatch(service["uuid"]):
-            raise TransportError(f"{method} {path}: the answer is not a service: its uuid is not one")
+            raise _Malformed(f"{method} {path}: the answer is not a service: its uuid is not one")
         for name, types in _ANSWER_TYPES.items():
             value = service.get(name)
             if value is not None and (
                 not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
             ):
-                raise TransportError(
-                    f"{method} {path}: the answer is not a service: {name} has the wrong type"
-                )
+                raise _Malformed(f"{method} {path}: the answer is not a service: {name} has the wrong type")
 
     def _object(self, kind: str, reference: str, limits: Limits) -> Detail:
         return self._detail("GET", f"/api/v1/{kind}/{_uuid(reference, kind)}/", _limits(**limits))
@@ -433,12 +434,12 @@ class Client:
             page = self._json("GET", path, limit, params={**given, "limit": _PAGE, "offset": offset})
             objects, meta = page.get("objects"), page.get("meta")
             if not isinstance(objects, list) or not isinstance(meta, Mapping):
-                raise TransportError(f"GET {path}: the answer is not a list of the API")
+                raise _Malformed(f"GET {path}: the answer is not a list of the API")
             fresh = 0
             for item in objects:
                 identity = item.get("resource_uri") or item.get("uuid") if isinstance(item, dict) else None
                 if not isinstance(identity, str):
-                    raise TransportError(f"GET {path}: the answer is not a list of {kind}s")
+                    raise _Malformed(f"GET {path}: the answer is not a list of {kind}s")
                 # An object may move to the next page while we read; a server may ignore the offset for ever.
                 if identity not in seen:
                     seen.add(identity)
@@ -549,20 +550,19 @@ class Client:
             raise _Refused(
                 f"{request}: the server redirects to {target.hostname or 'another address'}; redirects "
                 f"are not "
-                "followed: set TUTUM_REST_HOST (or tutum:restHost) to the final address"
+                "followed: set TUTUM_REST_HOST (or tutum:restHost) to the final address",
+                sent=False,
             )
         if answer.status == 204:
             return {}
         try:
             parsed = json.loads(answer.content.decode("utf-8"), parse_constant=_no_constant)
         except UnicodeDecodeError:
-            raise TransportError(f"{request}: the answer is not the API's JSON: it is not UTF-8") from None
+            raise _Malformed(f"{request}: the answer is not the API's JSON: it is not UTF-8") from None
         except (ValueError, RecursionError):
-            raise TransportError(
-                f"{request}: the answer is not the API's JSON: {_looks_like(answer)}"
-            ) from None
+            raise _Malformed(f"{request}: the answer is not the API's JSON: {_looks_like(answer)}") from None
         if not isinstance(parsed, dict):
-            raise TransportError(f"{request}: the answer is not the API's JSON: it is not an object")
+            raise _Malformed(f"{request}: the answer is not the API's JSON: it is not an object")
         return parsed
 
     def _error(self, method: str, path: str, answer: Answer, body: Mapping[str, Any] | None) -> ApiError:
@@ -653,6 +653,10 @@ class _Refused(TransportError):
     """An answer that will be the same next time."""
 
 
+class _Malformed(TransportError):
+    """An answer, but not one of the API."""
+
+
 @dataclass(frozen=True)
 class _Limits:
     deadline: float
@@ -700,7 +704,9 @@ class _Attempts:
         # Jitter: a hundred services that were refused together must not come back together.
         backoff = min(5.0, 0.1 * 2.0 ** min(self._count, 10)) * random.uniform(0.5, 1.0)
         asked = error.retry_after if isinstance(error, ApiError) and _says_later(error) else None
-        return backoff if asked is None else max(backoff, min(asked, LONGEST_PAUSE))
+        if asked is None or asked > ABSURD_PAUSE:
+            return backoff
+        return max(backoff, min(asked, LONGEST_PAUSE))
 
 
 def _says_later(error: Exception) -> bool:

@@ -1,0 +1,133 @@
+"""The programs and commands of the README, taken out of it and run as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pulumi_tutum
+from tests.support.engine import Project
+from tests.support.readme import block
+from tests.support.server import Server
+
+pytestmark = pytest.mark.engine
+
+FIRST = "A first program"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> pulumi_tutum.Client:
+    return pulumi_tutum.Client(server.user, server.apikey, rest_host=server.url)
+
+
+def test_first_program_as_pasted(server: Server, client: pulumi_tutum.Client, tmp_path: Path) -> None:
+    """The files and the commands of the section, in its order, in a shell."""
+    with Project(tmp_path / "p", block(FIRST, "python"), name="unused", env=server.environment) as project:
+        folder = tmp_path / "pasted"
+        folder.mkdir()
+        (folder / "Pulumi.yaml").write_text(block(FIRST, "yaml"))
+        (folder / "__main__.py").write_text(block(FIRST, "python"))
+        # `pulumi login --local` writes below HOME, which is the project's own; so is everything else.
+        env = {
+            k: v
+            for k, v in project.env.items()
+            if k not in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE")
+        }
+        shell = shutil.which("bash") or "sh"
+        done = subprocess.run(
+            [shell, "-euxo", "pipefail", "-c", block(FIRST, "shell", 2)],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stdout
+        assert "Running" in done.stdout
+        assert "choose-a-password" not in server.log()
+    assert not [s for s in client.list_services() if s["state"] != "Terminated"]
+
+
+def test_serve_as_pasted(tmp_path: Path) -> None:
+    """The README's command line for the control plane is understood, `--data` included."""
+    _, command = block(FIRST, "shell", 1).splitlines()
+    assert command.startswith("pulumi-tutum serve --data ")
+    with Server(data=tmp_path / command.split()[-1]) as running:
+        assert running.url
+        assert (tmp_path / command.split()[-1]).is_dir()
+
+
+def test_adopting_as_pasted(server: Server, client: pulumi_tutum.Client, tmp_path: Path) -> None:
+    legacy = client.create_service({"image": "acme/web:1", "name": "legacy-web"})
+    client.start_service(legacy["uuid"])
+    program = block("Services that exist already", "python", 0)
+    with Project(tmp_path / "p", program, env=server.environment) as project:
+        assert "adopt" in project.preview().output
+        project.up()
+        service = project.resources()["legacy"]
+        assert service["id"] == legacy["uuid"]
+        assert client.get_service(legacy["uuid"])["image_name"] == "acme/web:2"
+        project.destroy()
+    assert client.get_service(legacy["uuid"])["state"] == "Terminated"
+
+
+def test_reading_as_pasted(server: Server, client: pulumi_tutum.Client, tmp_path: Path) -> None:
+    shared = client.create_service({"image": "tutum/mysql", "name": "shared-db"})
+    with Project(
+        tmp_path / "p", block("Services that exist already", "python", 1), env=server.environment
+    ) as project:
+        project.up()
+        assert project.outputs() == {"shared": "Not running"}
+        project.destroy()
+    assert client.get_service(shared["uuid"])["state"] == "Not running"
+    client.terminate_service(shared["uuid"])
+
+
+def test_second_account_as_pasted(tmp_path: Path) -> None:
+    program = block("A second account", "python")
+    assert '"https://tutum.example.com"' in program
+    with Server(user="alice", apikey="key-of-alice-0123456789") as other:
+        program = program.replace("https://tutum.example.com", other.url)
+        config, secrets = {"otherUser": other.user}, {"otherKey": other.apikey}
+        with Project(tmp_path / "p", program, config=config, secrets=secrets) as project:
+            project.up()
+            (service,) = pulumi_tutum.Client(other.user, other.apikey, rest_host=other.url).list_services()
+            assert service["state"] == "Running"
+            project.destroy()
+            assert not [path for path, text in project.written() if other.apikey in text]
+
+
+def test_demo(tmp_path: Path) -> None:
+    """`make demo` from beginning to end; what it makes is below TMPDIR, and is gone."""
+    done = run_demo(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "everything of the demo is removed" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def run_demo(folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, Path(__file__).resolve().parents[2] / "examples" / "demo.py"],
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+        **options,
+    )

@@ -1,4 +1,4 @@
-"""When services became Running, by an independent witness. `python -m bench.observer STREAM_URL AUTHORIZATION`.
+"""When services became Running, by an independent witness: `python -m bench.observer STREAM AUTHORIZATION`.
 
 Listens to the events and prints a line for each service that became Running: its resource URI and the time of
 the system's monotonic clock, which all processes of a machine share. The line `ready` comes first.

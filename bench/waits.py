@@ -52,7 +52,6 @@ def reaction(run: Run) -> Iterator[Line]:
 def _provider() -> Any:
     from pulumi.dynamic import ConfigureRequest
     from pulumi.dynamic.dynamic import Config
-
     from pulumi_tutum.provider import ServiceProvider
 
     provider = ServiceProvider()
@@ -110,7 +109,7 @@ def _observer(server: Server) -> Iterator[Any]:
 
 
 def requests_per_create(run: Run) -> Iterator[Line]:
-    """Requests of an `up` of many new services, its preview not counted, as a proxy before the server sees them."""
+    """Requests of an `up` of many new services, without a preview, as a proxy in front of the server sees them."""
     count = run.scaled(100)
     with Server(container_start_seconds=2.0, log_level="warning") as server, FaultProxy(server.url) as proxy:
         hosts = {"TUTUM_REST_HOST": proxy.url, "TUTUM_STREAM_HOST": proxy.stream_url}

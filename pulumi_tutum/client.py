@@ -60,10 +60,8 @@ DEFAULT_SECONDS = 60.0
 PATIENCE_SECONDS = 20.0
 #: For how long a server that cannot even be connected to is tried.
 REFUSED_SECONDS = 5.0
-#: The longest pause that a Retry-After may cause at once; then we ask again. One that asks for more than
-#: `ABSURD_PAUSE` is not believed at all.
+#: The longest pause that a Retry-After may cause at once; then we ask again.
 LONGEST_PAUSE = 30.0
-ABSURD_PAUSE = 3600.0
 _PAGE = 100
 _MESSAGE_LENGTH = 500
 
@@ -704,9 +702,7 @@ class _Attempts:
         # Jitter: a hundred services that were refused together must not come back together.
         backoff = min(5.0, 0.1 * 2.0 ** min(self._count, 10)) * random.uniform(0.5, 1.0)
         asked = error.retry_after if isinstance(error, ApiError) and _says_later(error) else None
-        if asked is None or asked > ABSURD_PAUSE:
-            return backoff
-        return max(backoff, min(asked, LONGEST_PAUSE))
+        return backoff if asked is None else max(backoff, min(asked, LONGEST_PAUSE))
 
 
 def _says_later(error: Exception) -> bool:

@@ -39,6 +39,8 @@ SILENCE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: Threads that may talk at the same time without a connection being thrown away afterwards.
 POOL_SIZE = 200
+#: A server that asks for a longer pause is not believed.
+ABSURD_SECONDS = 3600.0
 _SLICE_SECONDS = 0.25
 
 
@@ -196,13 +198,15 @@ class Transport:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (a number or an HTTP date); None when it makes no sense."""
+    """Seconds that a Retry-After header asks for (a number, or an HTTP date); None when it makes no sense:
+    negative, no number and no date, or longer than `ABSURD_SECONDS`."""
     if value is None:
         return None
     try:
-        return max(0.0, float(urllib3.Retry().parse_retry_after(value)))
+        seconds = float(urllib3.Retry().parse_retry_after(value))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError, TypeError):
         return None
+    return seconds if 0 <= seconds <= ABSURD_SECONDS else None
 
 
 # -- the deadline ----------------------------------------------------------------------------------

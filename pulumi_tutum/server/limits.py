@@ -111,7 +111,9 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        answering = (
+            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        )
         if answering or self.pipeline:
             # Anything written now would land in the middle of another answer.
             self.transport.abort()

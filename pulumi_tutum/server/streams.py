@@ -1,0 +1,197 @@
+"""The websockets under `/v1/`: logs of services, containers and actions, events, and commands in containers.
+
+All messages are JSON text frames (tutum-api.md section 7). Credentials come in the header, or as
+`?user=&token=`. A stream that cannot be served says so in its first message, `{"type": "error", "data":
+{"errorMessage": ...}}`, and is closed: clients of Tutum reconnect for ever when the handshake itself is
+refused. Docker Cloud's clients expect just that refusal, so their family of paths gets it.
+
+Each connection has one task that sends and one that reads. A peer that does not read is waited for by the
+sender; what piles up meanwhile is bounded where it comes from (the control plane's queues), so memory stays
+flat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..errors import ApiError, AuthError, BadRequest, TutumError
+from .http import Edge, Family, deny_handshake, query_pairs
+
+log = logging.getLogger("pulumi_tutum.server")
+
+DEFAULT_TAIL, MAX_TAIL = 300, 100_000
+_FALSE = frozenset({"false", "0", "no"})
+#: Close codes of RFC 6455.
+_NORMAL, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1008, 1011, 1013
+
+Frames = AsyncIterator[Mapping[str, Any]]
+Query = Mapping[str, str]
+Opened = tuple[Frames, Callable[[str], Awaitable[None]] | None]
+Opener = Callable[[Edge, WebSocket, Query], Awaitable[Opened]]
+
+
+def _logs(kind: str) -> Opener:
+    async def open_logs(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
+        tail = query.get("tail", str(DEFAULT_TAIL))
+        if not (tail.isdecimal() and tail.isascii() and len(tail) < 10):
+            raise BadRequest("tail must be a whole number, 0 or more")
+        follow = query.get("follow", "true").lower() not in _FALSE
+        uuid = websocket.path_params["uuid"]
+        edge.control.detail(kind, uuid)
+        return edge.control.logs(kind, uuid, min(int(tail), MAX_TAIL), follow), None
+
+    return open_logs
+
+
+async def _events(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
+    wanted = {name: query[name] for name in ("type", "object", "parent") if name in query}
+    return _filtered(edge.control.events(), wanted), None
+
+
+async def _filtered(events: Frames, wanted: Query) -> Frames:
+    async for event in events:
+        if "type" in wanted and event.get("type") != wanted["type"]:
+            continue
+        if "object" in wanted and event.get("resource_uri") != wanted["object"]:
+            continue
+        if "parent" in wanted and wanted["parent"] not in event.get("parents", ()):
+            continue
+        yield event
+
+
+async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
+    try:
+        command = shlex.split(query.get("command", "sh"))
+    except ValueError:
+        raise BadRequest("command has an unclosed quotation") from None
+    if not command:
+        raise BadRequest("command is empty")
+    session = await edge.control.exec(websocket.path_params["uuid"], command)
+
+    async def output() -> Frames:
+        try:
+            async for stream, text in session.output():
+                yield {"type": "log", "output": text, "streamType": stream}
+        finally:
+            await session.close()
+
+    return output(), session.send
+
+
+#: Path (Tutum's spelling; Docker Cloud's is translated at the edge) and what it opens.
+STREAMS: dict[str, Opener] = {
+    "/v1/service/{uuid}/logs/": _logs("service"),
+    "/v1/container/{uuid}/logs/": _logs("container"),
+    "/v1/action/{uuid}/logs/": _logs("action"),
+    "/v1/container/{uuid}/exec/": _exec,
+    "/v1/events/": _events,
+}
+
+
+def stream_routes() -> list[WebSocketRoute]:
+    """The websocket routes for `Edge`."""
+    return [WebSocketRoute(path, _endpoint(opener)) for path, opener in STREAMS.items()]
+
+
+def _endpoint(opener: Opener) -> Callable[[WebSocket], Awaitable[None]]:
+    async def endpoint(websocket: WebSocket) -> None:
+        edge: Edge = websocket.scope["edge"]
+        family: Family = websocket.scope["family"]
+        try:
+            query = dict(query_pairs(websocket.scope["query_string"]))
+        except BadRequest as error:
+            await deny_handshake(websocket.scope, websocket.receive, websocket.send, error)
+            return
+        principal = edge.principal(websocket.scope["headers"])
+        if principal is None and "user" in query and "token" in query:
+            principal = edge.principal_of_pair(query["user"], query["token"])
+        if principal is None and family.refuses_handshake:
+            refusal = AuthError("Wrong or missing credentials")
+            await deny_handshake(websocket.scope, websocket.receive, websocket.send, refusal)
+            return
+        with contextlib.suppress(WebSocketDisconnect, ConnectionError):
+            if principal is None:
+                await websocket.accept()
+                await _refuse(websocket, "UNAUTHORIZED")
+                return
+            inward = {name: str(family.inward(value)) for name, value in query.items()}
+            try:
+                # Before the handshake: what happens once the client is connected must not be missed.
+                frames, on_text = await opener(edge, websocket, inward)
+            except TutumError as error:
+                await websocket.accept()
+                await _refuse(websocket, error.message if isinstance(error, ApiError) else str(error))
+                return
+            await _serve(websocket, family, frames, on_text)
+
+    return endpoint
+
+
+async def _serve(
+    websocket: WebSocket, family: Family, frames: Frames, on_text: Callable[[str], Awaitable[None]] | None
+) -> None:
+    connected = asyncio.Event()
+    tasks = [asyncio.ensure_future(_send(websocket, family, frames, connected))]
+    try:
+        # Once round the loop, so that the source is being listened to before the client knows that it is
+        # connected.
+        await asyncio.sleep(0)
+        await websocket.accept()
+        connected.set()
+        tasks.append(asyncio.ensure_future(_read(websocket, on_text)))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        # The frames' source is closed by the sender's end; nothing of this connection outlives it.
+        await asyncio.gather(*tasks, return_exceptions=True)
+    sender = tasks[0]
+    if sender.cancelled():
+        return
+    failure = sender.exception()
+    if failure is None:
+        await websocket.close(_NORMAL)
+    elif isinstance(failure, TutumError):
+        await _refuse(websocket, str(failure), _TRY_AGAIN)
+    elif not isinstance(failure, (WebSocketDisconnect, ConnectionError, OSError)):
+        log.error("unexpected error in a stream", extra={"type": type(failure).__name__})
+        await websocket.close(_INTERNAL)
+
+
+async def _send(websocket: WebSocket, family: Family, frames: Frames, connected: asyncio.Event) -> None:
+    try:
+        async for frame in frames:
+            await connected.wait()
+            await websocket.send_text(json.dumps(family.outward(frame), sort_keys=True))
+    finally:
+        close = getattr(frames, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _read(websocket: WebSocket, on_text: Callable[[str], Awaitable[None]] | None) -> None:
+    """Read until the peer is gone; what it says matters only to a command's input."""
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        if text is None and message.get("bytes"):
+            text = message["bytes"].decode("utf-8", "replace")
+        if text and on_text is not None:
+            await on_text(text)
+
+
+async def _refuse(websocket: WebSocket, reason: str, code: int = _POLICY) -> None:
+    frame = {"type": "error", "data": {"errorMessage": reason}}
+    await websocket.send_text(json.dumps(frame))
+    await websocket.close(code)

@@ -1,0 +1,151 @@
+"""One real server per test module, and a thin, honest client: what it sends is what the test says.
+
+The same tests run over every backend: `CONTRACT_BACKEND` names another one, and `BACKENDS` has what differs.
+Tests that need containers to misbehave on demand ask for the fixture `simulated` and are skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.server import Server
+from tests.support.tools import until
+
+V1 = "/api/v1"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What tests need to know of a backend: options of `serve`, and an image that runs and one that logs."""
+
+    name: str
+    options: Mapping[str, Any]
+    image: str
+    missing_image: str = "simulated/missing"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+BACKENDS = {
+    "simulated": Backend(
+        "simulated",
+        {"nodes": 3, "container_start_seconds": 0.02, "node": ["front=web,eu"]},
+        image="tutum/hello-world",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def backend() -> Backend:
+    return BACKENDS[os.environ.get("CONTRACT_BACKEND", "simulated")]
+
+
+@pytest.fixture
+def simulated(backend: Backend) -> None:
+    """The test needs containers that misbehave on demand."""
+    if backend.name != "simulated":
+        pytest.skip("only simulated containers misbehave on demand")
+
+
+@pytest.fixture(scope="module")
+def server(backend: Backend) -> Iterator[Server]:
+    with Server(backend=backend.name, **backend.options) as running:
+        yield running
+        assert "unexpected error" not in running.log(), running.log()
+
+
+@pytest.fixture(scope="module")
+def api(server: Server, backend: Backend) -> Iterator[Api]:
+    with Api(server, backend) as client:
+        yield client
+
+
+class Api:
+    """Requests to a server, and the few steps that most tests begin with."""
+
+    _names = itertools.count(1)
+
+    def __init__(self, server: Server, backend: Backend) -> None:
+        self.server = server
+        self.backend = backend
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers.update(server.headers)
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send; every answer must be the API's: JSON, or nothing."""
+        url = path if path.startswith("http") else self.server.url + path
+        answer = self.session.request(method, url, timeout=60, allow_redirects=False, **options)
+        assert answer.status_code < 500, (method, path, answer.status_code, answer.text)
+        if answer.content:
+            assert answer.headers["Content-Type"] == "application/json"
+            assert isinstance(answer.json(), dict)
+        if answer.status_code >= 400 and method != "HEAD":
+            assert isinstance(answer.json()["error"], str)
+            assert answer.json()["error"]
+        return answer
+
+    def ok(self, method: str, path: str, status: int = 200, **options: Any) -> dict[str, Any]:
+        """Send, expect a status, return the object."""
+        answer = self.call(method, path, **options)
+        assert answer.status_code == status, (method, path, answer.status_code, answer.text)
+        return dict(answer.json())
+
+    def refused(self, status: int, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Send, expect an error, return its body."""
+        return self.ok(method, path, status, **options)
+
+    def name(self, prefix: str = "svc") -> str:
+        """A name nobody has."""
+        return f"{prefix}-{next(self._names)}"
+
+    def create(self, **body: Any) -> dict[str, Any]:
+        """A new service: the backend's image and a fresh name unless given."""
+        body = {"image": self.backend.image, "name": self.name(), **body}
+        return self.ok("POST", f"{V1}/service/", 201, json=body)
+
+    def act(self, uuid: str, action: str, **options: Any) -> dict[str, Any]:
+        return self.ok("POST", f"{V1}/service/{uuid}/{action}/", 202, **options)
+
+    def get(self, uuid: str, kind: str = "service") -> dict[str, Any]:
+        return self.ok("GET", f"{V1}/{kind}/{uuid}/")
+
+    def wait(self, uuid: str, *states: str, kind: str = "service") -> dict[str, Any]:
+        """Wait until an object is in one of these states."""
+        last: dict[str, Any] = {}
+
+        def arrived() -> bool:
+            last.update(self.get(uuid, kind))
+            return last["state"] in states
+
+        until(arrived, f"{kind} {uuid} in {' or '.join(states)}")
+        return last
+
+    def run(self, **body: Any) -> dict[str, Any]:
+        """A new service that is Running."""
+        uuid = self.create(**body)["uuid"]
+        self.act(uuid, "start")
+        return self.wait(uuid, "Running")
+
+    def end(self, *uuids: str) -> None:
+        """Terminate services and wait for it."""
+        for uuid in uuids:
+            self.ok("DELETE", f"{V1}/service/{uuid}/", 202)
+        for uuid in uuids:
+            self.wait(uuid, "Terminated")
+
+    def listed(self, path: str, **params: Any) -> list[dict[str, Any]]:
+        """The objects of a list, first page."""
+        return list(self.ok("GET", path, params=params)["objects"])

@@ -1,0 +1,358 @@
+"""The websockets, with an ordinary websocket client (tutum-api.md section 7)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import websocket
+
+from tests.contract.conftest import V1, Api
+from tests.support.server import Server
+from tests.support.tools import until
+
+NOBODY = "7eaf7fff-882c-4f3d-9a8f-a22317ac00ce"
+SECONDS = 60.0
+
+
+def connect(
+    server: Server, path: str, *, credentials: bool = True, timeout: float = SECONDS
+) -> websocket.WebSocket:
+    """Open a stream; `path` begins with a slash."""
+    header = [f"Authorization: ApiKey {server.user}:{server.apikey}"] if credentials else []
+    return websocket.create_connection(server.stream_url + path, timeout=timeout, header=header)
+
+
+def frames(connection: websocket.WebSocket) -> Iterator[dict[str, Any]]:
+    """Messages until the server closes."""
+    while True:
+        opcode, data = connection.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return
+        assert opcode == websocket.ABNF.OPCODE_TEXT
+        message = json.loads(data)
+        assert isinstance(message, dict)
+        yield message
+
+
+def close_code(connection: websocket.WebSocket) -> int:
+    while True:
+        opcode, data = connection.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return int.from_bytes(data[:2], "big")
+
+
+@pytest.fixture(scope="module")
+def chatty(api: Api) -> dict[str, Any]:
+    """A running service of two containers that have written 500 lines each."""
+    return api.run(target_num_containers=2, container_envvars={"SIMULATE_LOG_LINES": "500"})
+
+
+# -- logs
+
+
+@pytest.mark.usefixtures("simulated")
+@pytest.mark.parametrize(
+    ("query", "lines"), [("", 300), ("&tail=7", 7), ("&tail=0", 0), ("&tail=100000", 1002)]
+)
+def test_service_logs_tail(api: Api, chatty: dict[str, Any], query: str, lines: int) -> None:
+    path = f"/v1/service/{chatty['uuid']}/logs/?follow=false{query}"
+    with closing(connect(api.server, path)) as stream:
+        got = list(frames(stream))
+    assert len(got) == lines
+    names = {f"{chatty['name']}-1", f"{chatty['name']}-2"}
+    for frame in got:
+        assert set(frame) == {"type", "source", "log", "streamType", "timestamp"}
+        assert frame["type"] == "log"
+        assert frame["source"] in names
+        assert frame["streamType"] in ("stdout", "stderr")
+        assert type(frame["timestamp"]) is int
+        assert frame["log"].endswith("\n")
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_container_logs_have_no_source(api: Api, slash: str) -> None:
+    service = api.run()
+    uuid = service["containers"][0].rstrip("/").rpartition("/")[2]
+    with closing(connect(api.server, f"/v1/container/{uuid}/logs{slash}?tail=1&follow=false")) as stream:
+        (frame,) = frames(stream)
+    assert set(frame) == {"type", "log", "streamType", "timestamp"}
+
+
+def test_action_logs(api: Api) -> None:
+    uuid = api.create()["uuid"]
+    started = api.call("POST", f"{V1}/service/{uuid}/start/")
+    api.wait(uuid, "Running")
+    action = started.headers["X-Tutum-Action-URI"].rstrip("/").rpartition("/")[2]
+    with closing(connect(api.server, f"/v1/action/{action}/logs/?follow=false")) as stream:
+        got = list(frames(stream))
+    assert got
+    assert all({"type", "log", "timestamp"} <= set(frame) for frame in got)
+
+
+def test_logs_follow_until_the_service_is_gone(api: Api) -> None:
+    service = api.create()
+    with closing(connect(api.server, f"/v1/service/{service['uuid']}/logs/")) as stream:
+        api.act(service["uuid"], "start")
+        first = next(frames(stream))
+        assert first["source"] == f"{service['name']}-1"
+        api.wait(service["uuid"], "Running")
+        api.end(service["uuid"])
+        rest = list(frames(stream))
+    assert all(frame["type"] == "log" for frame in rest)
+
+
+def test_logs_without_follow_close_normally(api: Api) -> None:
+    uuid = api.create()["uuid"]
+    for query in ("follow=false", "follow=False", "follow=0"):
+        with closing(connect(api.server, f"/v1/service/{uuid}/logs/?{query}")) as stream:
+            assert close_code(stream) == 1000
+
+
+def test_rest_logs(api: Api) -> None:
+    uuid = api.run()["uuid"]
+    assert api.ok("GET", f"{V1}/service/{uuid}/logs/")["logs"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (f"/v1/service/{NOBODY}/logs/", "There is no such service"),
+        ("/v1/container/nobody/logs/", "There is no such container"),
+        (f"/v1/action/{NOBODY}/logs/", "There is no such action"),
+        (f"/v1/container/{NOBODY}/exec/", "There is no such container"),
+        ("/v1/service/%00/logs/", "There is no such service"),
+    ],
+)
+def test_what_is_not_there_is_said_in_the_stream(api: Api, path: str, message: str) -> None:
+    with closing(connect(api.server, path)) as stream:
+        assert list(frames(stream)) == [{"type": "error", "data": {"errorMessage": message}}]
+
+
+@pytest.mark.parametrize("tail", ["-1", "x", "1.5", "99999999999", "²"])
+def test_tails_that_are_none(api: Api, chatty: dict[str, Any], tail: str) -> None:
+    with closing(connect(api.server, f"/v1/service/{chatty['uuid']}/logs/?tail={tail}")) as stream:
+        (frame,) = frames(stream)
+    assert frame["type"] == "error"
+    assert "tail" in frame["data"]["errorMessage"]
+
+
+def test_unknown_streams_are_refused_in_the_handshake(api: Api) -> None:
+    for path in ("/v1/nothing/", "/v1/service/x/nothing/", "/", "/api/v1/service/", "/v2/events"):
+        with pytest.raises(websocket.WebSocketBadStatusException) as caught:
+            connect(api.server, path)
+        assert caught.value.status_code == 404
+
+
+# -- credentials
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?user=bob", "?token=x", "?user=bob&token=wrong", "?user=&token=", "?user=%00&token=%ff"]
+)
+@pytest.mark.parametrize(
+    "path", ["/v1/events", f"/v1/service/{NOBODY}/logs/", f"/v1/container/{NOBODY}/exec/"]
+)
+def test_without_credentials_the_stream_says_so(api: Api, path: str, query: str) -> None:
+    with closing(connect(api.server, path + query, credentials=False)) as stream:
+        assert list(frames(stream)) == [{"type": "error", "data": {"errorMessage": "UNAUTHORIZED"}}]
+
+
+def test_credentials_in_the_query(api: Api) -> None:
+    uuid = api.create()["uuid"]
+    query = f"?user={api.server.user}&token={api.server.apikey}&follow=false"
+    with closing(connect(api.server, f"/v1/service/{uuid}/logs/{query}", credentials=False)) as stream:
+        assert list(frames(stream)) == []
+    assert api.server.apikey not in api.server.log()
+
+
+# -- events
+
+
+def collect(api: Api, act: Any, done: Any) -> list[dict[str, Any]]:
+    """Events from before `act()` until one satisfies `done`."""
+    with closing(connect(api.server, "/v1/events")) as stream:
+        act()
+        got = []
+        for event in frames(stream):
+            got.append(event)
+            if done(event):
+                return got
+    raise AssertionError(f"the stream ended after {got}")
+
+
+def test_events_tell_the_life_of_a_service(api: Api) -> None:
+    made: dict[str, Any] = {}
+
+    def live() -> None:
+        made.update(api.create())
+        api.act(made["uuid"], "start")
+        api.wait(made["uuid"], "Running")
+        api.end(made["uuid"])
+
+    events = collect(api, live, lambda e: e["state"] == "Terminated" and e["type"] == "service")
+    uri = made["resource_uri"]
+    of_service = [e for e in events if e["resource_uri"] == uri]
+    states = [e["state"] for e in of_service]
+    assert states[0] == "Not running"
+    assert [s for s in states if s != "Not running"] == ["Starting", "Running", "Terminating", "Terminated"]
+    assert of_service[0]["action"] == "create"
+    containers = [e for e in events if e["type"] == "container"]
+    assert {e["state"] for e in containers} >= {"Starting", "Running", "Terminated"}
+    for event in containers:
+        kinds = [parent.split("/")[3] for parent in event["parents"]]
+        assert uri in event["parents"]
+        assert {"node", "nodecluster", "service"} <= set(kinds)
+    actions = [e for e in events if e["type"] == "action"]
+    assert {e["state"] for e in actions} >= {"In progress", "Success"}
+    assert all(e["parents"] == [uri] for e in actions)
+    for event in events:
+        assert event["action"] in ("create", "update", "delete")
+        assert event["uuid"] in event["resource_uri"]
+
+
+def test_a_connection_misses_nothing_once_it_is_open(api: Api) -> None:
+    """The first event after the handshake must come, every time."""
+    for _ in range(20):
+        made: dict[str, Any] = {}
+        events = collect(api, lambda made=made: made.update(api.create()), lambda e: e["type"] == "service")
+        assert events[-1]["resource_uri"] == made["resource_uri"]
+
+
+def test_events_can_be_filtered(api: Api) -> None:
+    uuid = api.create()["uuid"]
+    uri = f"{V1}/service/{uuid}/"
+    with closing(connect(api.server, f"/v1/events/?object={uri}")) as stream:
+        api.create()
+        api.act(uuid, "start")
+        assert [next(frames(stream))["state"] for _ in range(2)] == ["Starting", "Running"]
+
+
+# -- exec
+
+
+@pytest.mark.usefixtures("simulated")
+def test_exec(api: Api) -> None:
+    service = api.run(container_envvars={"GREETING": "hello"})
+    uuid = service["containers"][0].rstrip("/").rpartition("/")[2]
+    with closing(
+        connect(api.server, f"/v1/container/{uuid}/exec/?command=echo+one+%22two+three%22")
+    ) as stream:
+        got = list(frames(stream))
+    assert "".join(f["output"] for f in got if f["streamType"] == "stdout") == "one two three\n"
+    with closing(connect(api.server, f"/v1/container/{uuid}/exec/?command=cat")) as stream:
+        stream.send("typed\n")
+        assert next(frames(stream))["output"] == "typed\n"
+        stream.send("\x04")
+        list(frames(stream))
+
+
+@pytest.mark.parametrize("command", ["%22unclosed", "", "%20"])
+def test_exec_of_nothing(api: Api, command: str) -> None:
+    uuid = api.run()["containers"][0].rstrip("/").rpartition("/")[2]
+    with closing(connect(api.server, f"/v1/container/{uuid}/exec/?command={command}")) as stream:
+        (frame,) = frames(stream)
+    assert frame["type"] == "error"
+
+
+def test_exec_in_a_stopped_container(api: Api) -> None:
+    service = api.run()
+    uuid = service["containers"][0].rstrip("/").rpartition("/")[2]
+    api.act(service["uuid"], "stop")
+    api.wait(service["uuid"], "Stopped")
+    with closing(connect(api.server, f"/v1/container/{uuid}/exec/?command=sh")) as stream:
+        (frame,) = frames(stream)
+    assert frame["type"] == "error"
+
+
+# -- the connection itself
+
+
+def test_pings_are_answered(api: Api) -> None:
+    with closing(connect(api.server, "/v1/events")) as stream:
+        for payload in ("", "a", "x" * 125):
+            stream.ping(payload)
+            opcode, data = stream.recv_data(control_frame=True)
+            assert (opcode, data.decode()) == (websocket.ABNF.OPCODE_PONG, payload)
+
+
+def test_messages_that_nobody_wants_do_no_harm(api: Api) -> None:
+    with closing(connect(api.server, "/v1/events")) as stream:
+        for _ in range(50):
+            stream.send("x" * 1000)
+            stream.send_binary(b"\x00\xff")
+        stream.ping("still there")
+        assert stream.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_PONG
+
+
+def test_a_message_too_large_closes(api: Api) -> None:
+    with closing(connect(api.server, "/v1/events")) as stream:
+        stream.send("x" * 300_000)
+        assert close_code(stream) == 1009
+    api.ok("GET", "/health")
+
+
+@pytest.mark.usefixtures("simulated")
+def test_readers_that_do_not_read_cost_no_memory(api: Api) -> None:
+    """Many idle connections, thousands of events: what they do not take is thrown away, not kept."""
+    uuid = api.create()["uuid"]
+    for _ in range(50):
+        api.ok("PATCH", f"{V1}/service/{uuid}/", 202, json={"memory": 64})
+    readers = [connect(api.server, "/v1/events") for _ in range(40)]
+    before = api.server.resident_bytes()
+    for i in range(1500):
+        api.ok("PATCH", f"{V1}/service/{uuid}/", 202, json={"memory": 64 + i % 2})
+    grown = api.server.resident_bytes() - before
+    for reader in readers:
+        reader.shutdown()
+    assert grown < 60_000_000
+    api.ok("GET", "/health")
+
+
+def test_a_server_that_stops_says_goodbye(api: Api) -> None:
+    with Server(backend=api.backend.name, **api.backend.options) as server:
+        streams = [connect(server, path) for path in ("/v1/events", "/v1/events/?type=service")]
+        codes: list[int] = []
+        readers = [threading.Thread(target=lambda s=s: codes.append(close_code(s))) for s in streams]
+        for reader in readers:
+            reader.start()
+        assert server.stop() == 0
+        for reader in readers:
+            reader.join(SECONDS)
+        assert codes == [1012, 1012]
+
+
+def test_streams_of_a_killed_server_end(api: Api) -> None:
+    with Server(backend=api.backend.name, **api.backend.options) as server:
+        stream = connect(server, "/v1/events")
+        server.kill()
+        with pytest.raises((websocket.WebSocketConnectionClosedException, OSError)):
+            list(frames(stream))
+
+
+def test_connections_that_are_gone_are_let_go(api: Api) -> None:
+    """Streams whose client vanished are closed on the server too."""
+    uuid = api.create()["uuid"]
+    sockets = [connect(api.server, f"/v1/service/{uuid}/logs/") for _ in range(30)]
+    descriptors = len(_descriptors(api.server))
+    for connection in sockets:
+        connection.sock.close()
+    until(lambda: len(_descriptors(api.server)) <= descriptors - 30, "the server closed its side")
+
+
+def _descriptors(server: Server) -> list[str]:
+    import os
+
+    return os.listdir(f"/proc/{server.pid}/fd")
+
+
+def test_time_is_told_in_seconds(api: Api) -> None:
+    uuid = api.run()["uuid"]
+    with closing(connect(api.server, f"/v1/service/{uuid}/logs/?follow=false")) as stream:
+        for frame in frames(stream):
+            assert abs(frame["timestamp"] - time.time()) < 3600

@@ -15,7 +15,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 IN_ENV := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.engine/bin:$$PATH"
 # One stamp for each interpreter: another PYTHON makes another environment.
-READY := .venv/ready-$(notdir $(PYTHON))
+READY := .venv/ready-$(subst /,_,$(PYTHON))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12

@@ -37,6 +37,7 @@ later. What is given to `at_end` runs between the last two, from `atexit` (publi
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import re
@@ -51,6 +52,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -58,10 +60,13 @@ import grpc  # type: ignore[import-untyped]
 
 from pulumi_tutum.errors import TutumError
 
-__all__ = ["PLAIN_HOST", "Call", "Failure", "at_end", "current", "prepare"]
+__all__ = ["PLAIN_HOST", "PROGRESS", "Call", "Failure", "at_end", "current", "prepare", "tells_urn"]
 
 PLAIN_HOST = "PULUMI_TUTUM_PLAIN_HOST"
 """Environment variable: set (and not 0), nothing private is touched."""
+
+PROGRESS = "PULUMI_TUTUM_PROGRESS"
+"""Environment variable: 1 sends status lines without a terminal too, 0 sends none."""
 
 WORKERS = 512
 """Calls served at the same time, at most: more than the engine sends, unless `--parallel` says otherwise."""
@@ -69,7 +74,7 @@ WORKERS = 512
 _PROVIDER = "__provider"  # the SDK's key for the pickled provider, in every request
 _STATUS_SECONDS = 0.5  # between two rounds of status lines
 _LOG_DEADLINE = 5.0  # seconds for a call of the engine's Log
-_ENGINE_CHECK_SECONDS = 5.0
+_ENGINE_CHECK_SECONDS = 2.0
 _END_SECONDS = 3.0  # for all `at_end` functions together; the engine kills its hosts after 5
 _LOG = logging.getLogger(__name__)
 
@@ -83,6 +88,7 @@ class Failure(TutumError):
         id: id of the resource when it exists all the same, else None.
         properties: its outputs as they are now, None without `id`.
         inputs: what `read` found of its inputs, or None.
+        kept: whether the engine was given all that, and so keeps the resource in its state.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Failure(TutumError):
         self.id = id
         self.properties = properties
         self.inputs = inputs
+        self.kept = kept and bool(id)
         lost = [f"It exists (id {id}), which this operation could not record."] if id and not kept else []
         super().__init__("\n  ".join([message, *self.reasons, *lost]))
 
@@ -255,6 +262,22 @@ def current() -> Call:
     return Call()
 
 
+def tells_urn() -> bool:
+    """For programs, which run in another process: whether `Call.urn` will be known in the host."""
+    return not _plain() and _handlers_name_request()
+
+
+@functools.cache
+def _handlers_name_request() -> bool:
+    source = ""
+    with _guard("source of the host"):
+        # Importing it would start a host.
+        import pulumi.dynamic
+
+        source = Path(pulumi.dynamic.__file__).with_name("__main__.py").read_text(encoding="utf-8")
+    return "def Check(self, request, context)" in source
+
+
 def prepare(workers: int = WORKERS) -> None:
     """Makes the host ready: up to `workers` calls at once, an eye on Ctrl-C and on the engine's life.
 
@@ -283,7 +306,7 @@ def at_end(function: Callable[[], object]) -> None:
         _endings.append(function)
 
 
-# State of the process. `_lock` guards `_waits` and `_endings`.
+# What this process knows. `_lock` guards what is made once, and the two collections.
 _lock = threading.Lock()
 _cancelled = threading.Event()  # the engine sent Cancel
 _dropped = threading.Event()  # the engine gave up a call that we were serving
@@ -291,8 +314,12 @@ _waits: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 _endings: list[Callable[[], object]] = []
 
 
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "false")
+
+
 def _plain() -> bool:
-    return os.environ.get(PLAIN_HOST, "0") not in ("", "0")
+    return _is_set(PLAIN_HOST)
 
 
 @contextmanager
@@ -464,12 +491,14 @@ def _log(severity: Any, text: str, urn: str, *, ephemeral: bool) -> None:
     _engine.Log(request, timeout=_LOG_DEADLINE)
 
 
-def _interactive() -> bool:
-    """Whether somebody looks on: the run has a terminal and is not a CI job.
+def _watched() -> bool:
+    """Whether somebody looks on: the run has a terminal and is not a CI job, or the environment says so.
 
-    The engine does not say; but the host is in the session of the command line, so it has the same terminal.
+    The engine does not tell; but the host is in the session of the command line, so it has the same terminal.
     """
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+    if PROGRESS in os.environ:
+        return _is_set(PROGRESS)
+    if _is_set("CI"):
         return False
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
@@ -485,12 +514,12 @@ class _StatusLines:
         self._changed = threading.Condition()
         self._waiting: dict[str, tuple[str, threading.Event]] = {}
         self._shown: dict[str, str] = {}
-        self._interactive = _interactive()
-        if self._interactive:
+        self._watched = _watched()
+        if self._watched:
             threading.Thread(target=self._run, name="tutum-status", daemon=True).start()
 
     def show(self, urn: str, text: str, over: threading.Event) -> None:
-        if self._interactive:
+        if self._watched:
             with self._changed:
                 self._waiting[urn] = (text, over)
                 self._changed.notify()
@@ -552,17 +581,23 @@ class _TimeIsUp(BaseException):
 def _run_endings() -> None:
     if _dropped.is_set() or (_hooked() and not _cancelled.is_set()) or not _engine_alive():
         return
-
-    def late(*_: object) -> None:
-        raise _TimeIsUp
-
-    with _guard("deadline"):
-        signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
-    try:
+    with _time_limit(_END_SECONDS):
         for function in _endings:
             with _guard("end"):
                 function()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Interrupts what runs inside when it takes longer. On the main thread, where there are signals, only."""
+
+    def late(*_: object) -> NoReturn:
+        raise _TimeIsUp
+
+    try:
+        with _guard("time limit"):
+            signal.signal(signal.SIGALRM, late)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
     except _TimeIsUp:
         pass

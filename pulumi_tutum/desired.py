@@ -1,0 +1,285 @@
+"""What a program wants of a service, and how far the service is from it. Pure: nothing is asked or sent.
+
+*Inputs* are what check makes of a program's arguments: `schema.INPUTS` and `schema.OPTIONS` in normal form,
+with defaults, and a few hidden entries whose keys begin with `__`. A *service* is the API's detail object,
+or the outputs that were made from one (outputs.py), which have the same names.
+
+The functions stand in the order in which the provider needs them: name and key are chosen, inputs are
+compared with those before, the next thing to do is found from what the service is now, and when nothing is
+left to do, what is still not as wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from . import lifecycle, schema
+from .errors import Problem
+from .lifecycle import NOT_RUNNING, PARTLY_RUNNING, RUNNING, STOPPED
+
+#: Hidden inputs. Keys that begin with two underscores are neither shown by the engine nor compared by us.
+URN = "__urn"  # the resource's URN, from the constructor, where the host cannot tell it
+DELETE_FIRST = "__delete_before_replace"  # that resource option, from the constructor, where it is given
+NAME_IS_AUTOMATIC = "__automatic_name"  # True when the program gave no name
+#: Key of the dict {UNSUPPORTED: type name} that the constructor puts where Pulumi cannot carry a value.
+UNSUPPORTED = "__unsupported"
+#: Hidden output: True when the last operation failed, so that a job counts as not run.
+FAILED = "__failed"
+
+#: What an automatic name may take from the resource's name; with the suffix that makes 63, the longest name.
+_STEM_LENGTH = 55
+_SUFFIX_LENGTH = 7
+
+_ALL_INPUTS = {**schema.INPUTS, **schema.OPTIONS}
+
+
+# -- check ---------------------------------------------------------------------------------------------------
+
+
+def problems(declared: Mapping[str, Any]) -> list[Problem]:
+    """Everything that is wrong with a program's arguments. Hidden and absent ones are not looked at."""
+    marked = [problem for name, value in declared.items() for problem in _unsupported(value, name)]
+    if marked:
+        return marked
+    found = schema.problems(declared)
+    for name, value in declared.items():
+        if name.startswith("__") or value is None:
+            continue
+        if name in schema.OPTIONS:
+            if not schema.is_unknown(value):
+                found.extend(schema.OPTIONS[name].kind.problems(value, name, True))
+        elif name in schema.COMPUTED:
+            found.append(Problem(name, "is set by Tutum and cannot be given"))
+        elif name not in schema.INPUTS:
+            found.append(Problem(name, f"is not an input of a Service; inputs are {', '.join(_ALL_INPUTS)}"))
+    return found
+
+
+def _unsupported(value: Any, path: str) -> Iterator[Problem]:
+    """Values that the constructor could not hand over, at any depth."""
+    if isinstance(value, Mapping):
+        if UNSUPPORTED in value:
+            yield Problem(path, f"cannot be of type {value[UNSUPPORTED]}")
+        for key, item in value.items():
+            yield from _unsupported(item, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _unsupported(item, f"{path}[{i}]")
+
+
+def normal(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs for a program's valid arguments: normal forms, and defaults where nothing was given."""
+    inputs = schema.normal(declared)
+    for name, option in schema.OPTIONS.items():
+        value = declared.get(name)
+        if value is None:
+            value = option.default
+        elif not schema.is_unknown(value):
+            value = option.kind.normal(value)
+        if value is not None:
+            inputs[name] = value
+    return inputs
+
+
+def create_key(urn: str, namespace: str = "", replaced: str = "") -> str:
+    """The key under which a resource's service is made once (product page, "Made once"): 64 hex digits.
+
+    Args:
+        urn: has project and stack in it, too.
+        namespace: config `tutum:namespace`.
+        replaced: id of the service that still exists while this one, its replacement, is made.
+    """
+    return hashlib.sha256("\0".join((urn, namespace, replaced)).encode()).hexdigest()
+
+
+def automatic_name(urn: str, key: str) -> str:
+    """The name of a service whose program gives none: the resource's name and the beginning of its create
+    key."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", urn.split("::", 3)[-1]).lstrip("-_")[:_STEM_LENGTH]
+    return f"{stem or 'service'}-{key[:_SUFFIX_LENGTH]}"
+
+
+# -- diff ----------------------------------------------------------------------------------------------------
+
+
+def visible(bag: Mapping[str, Any]) -> dict[str, Any]:
+    """A bag of properties without the hidden ones."""
+    return {name: value for name, value in bag.items() if not name.startswith("__")}
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Which inputs differ, and what each needs: one of schema's words; options need no request (PATCH).
+
+    Args:
+        old: inputs, or outputs. A name that `new` does not have is the old one.
+    """
+    if new.get("name") is None:
+        new = {**new, "name": old.get("name")}
+    found = schema.changes(old, new)
+    for name, option in schema.OPTIONS.items():
+        before, after = (option.default if bag.get(name) is None else bag[name] for bag in (old, new))
+        if name != "adopt" and (schema.is_unknown(after) or before != after):
+            found[name] = schema.PATCH
+    return found
+
+
+def replaced(changed: Mapping[str, str]) -> list[str]:
+    """The names among `changes` for which the service has to be replaced."""
+    return [name for name, needs in changed.items() if needs == schema.REPLACE]
+
+
+def cannot_stand_side_by_side(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both services would need the same thing, so that the old one has to be deleted first."""
+    given = not new.get(NAME_IS_AUTOMATIC)
+    return (given and new.get("name") in (None, old.get("name"))) or _is_exclusive(old) or _is_exclusive(new)
+
+
+def _is_exclusive(inputs: Mapping[str, Any]) -> bool:
+    """Whether a service holds something of a node that another one cannot have at the same time."""
+
+    def any_has(name: str, key: str) -> bool:
+        entries = inputs.get(name)
+        return isinstance(entries, list) and any(
+            isinstance(e, Mapping) and e.get(key) is not None for e in entries
+        )
+
+    return (
+        inputs.get("network") == "host"
+        or any_has("container_ports", "outer_port")
+        or any_has("bindings", "host_path")
+    )
+
+
+# -- update --------------------------------------------------------------------------------------------------
+
+
+def definition(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The service's inputs as they are, each in the declared spelling where that means the same."""
+    seen = schema.observed(service)
+    found = {
+        name: schema.declared_or_observed(name, inputs.get(name), seen.get(name)) for name in schema.INPUTS
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def differences(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Like `changes`, from what the service is to what is wanted; options do not count."""
+    found = changes(definition(service, inputs), inputs)
+    return {name: needs for name, needs in found.items() if name in schema.INPUTS}
+
+
+def target(inputs: Mapping[str, Any]) -> int | None:
+    """How many containers are wanted; None for EVERY_NODE, which decides itself."""
+    if inputs.get("deployment_strategy") == schema.EVERY_NODE:
+        return None
+    wanted = inputs.get("target_num_containers")
+    return int(wanted) if isinstance(wanted, (int, float)) else schema.INPUTS["target_num_containers"].default
+
+
+def next_action(
+    service: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    changed: Collection[str] = (),
+    done: Sequence[str] = (),
+    *,
+    again: bool = False,
+) -> str | None:
+    """What to ask of a service in a stable state, whose definition is as wanted; None when there is nothing.
+
+    Args:
+        changed: the attributes that this operation has changed.
+        done: the actions that it has asked for, in order. After a start or redeploy only a scale may follow:
+            what those could not bring up, a second one does not either.
+        again: the last operation failed, so that a job that seems to have finished has not.
+    """
+    state, wanted = service.get("state"), target(inputs)
+    if inputs.get("running") is False:
+        return "stop" if state in (RUNNING, PARTLY_RUNNING) and not done else None
+    if "scale" in done:
+        return None
+    current, stopped = _count(service, "current"), _count(service, "stopped")
+    if wanted == 0:
+        return "scale" if state in (RUNNING, PARTLY_RUNNING) and current else None
+    if not ("start" in done or "redeploy" in done):
+        if state == NOT_RUNNING:
+            remade = again or any(schema.INPUTS[name].change == schema.REDEPLOY for name in changed)
+            return "start" if remade or not has_finished(service, inputs) else None
+        if service.get("synchronized") is False:
+            return "redeploy"
+        if state == STOPPED or (state == PARTLY_RUNNING and (stopped or wanted is None)):
+            return "start"
+    if wanted is None or stopped or state not in (RUNNING, PARTLY_RUNNING):
+        return None
+    if current < wanted and may_finish(inputs) and not again and "target_num_containers" not in changed:
+        return None  # those that are missing have done their work
+    return "scale" if current != wanted else None
+
+
+def may_finish(inputs: Mapping[str, Any]) -> bool:
+    """Whether the service may be a job: containers that exit are destroyed."""
+    return bool(inputs.get("autodestroy", "OFF") != "OFF")
+
+
+def has_finished(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Whether the service looks like a job that has been run: it deployed, and what exited was destroyed."""
+    deployed = service.get("deployed_datetime") is not None
+    return may_finish(inputs) and deployed and not _count(service, "stopped")
+
+
+def faults(
+    service: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    containers: Sequence[Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """What is not as wanted of a service, in words; empty when all is. With `wait=False` nothing is looked
+    at.
+
+    Args:
+        containers: those that this operation has deployed, in list shape, also those that are gone: proof
+        that
+            a job has finished well. None: there is no proof, so the looks decide.
+    """
+    if inputs.get("wait") is False:
+        return []
+    state = str(service.get("state"))
+    if inputs.get("running") is False:
+        return [] if state in (STOPPED, NOT_RUNNING) else [f"it is {state}, and should be stopped"]
+    wanted, running, current = target(inputs), _count(service, "running"), _count(service, "current")
+    if wanted == 0:
+        settled = state in lifecycle.STABLE and not (state in (RUNNING, PARTLY_RUNNING) and current)
+        return [] if settled else [f"it is {state} with {_containers(current)}, and should have none"]
+    finished = state in (NOT_RUNNING, PARTLY_RUNNING) and has_finished(service, inputs)
+    found = []
+    if finished and containers is not None:
+        found += [
+            f"container {c.get('name')} exited with code {c['exit_code']}" for c in failed_exits(containers)
+        ]
+        finished = bool(containers) and not found
+    if state != RUNNING and not finished:
+        of = "" if wanted is None else f" of {wanted}"
+        found.insert(
+            0, f"it is {state}: {running}{of} {'container runs' if running == 1 else 'containers run'}"
+        )
+    elif wanted is not None and (current > wanted or (current < wanted and not finished)):
+        found.append(f"it has {_containers(current)}, and should have {wanted}")
+    if service.get("synchronized") is False and current:
+        found.append("its containers are not those of its definition")
+    return found
+
+
+def failed_exits(containers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The containers that exited with another code than 0; of several with one name the last one counts."""
+    newest = {container.get("name"): container for container in containers}
+    return [container for container in newest.values() if container.get("exit_code") not in (None, 0)]
+
+
+def _count(service: Mapping[str, Any], which: str) -> int:
+    value = service.get(f"{which}_num_containers")
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _containers(number: int) -> str:
+    return f"{number} container" if number == 1 else f"{number} containers"

@@ -1,0 +1,324 @@
+"""One operation of the engine on one service: what it asks of the control plane, and how long it may take.
+
+The heart is `Operation.reach`: whatever the service is now, it brings it to the inputs with as few requests
+as possible, and either it is there or an error says what is not. Creating, adopting, updating, repairing
+and rolling back are all this one function, begun with a service in another state.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from . import config, desired, host, lifecycle, outputs, schema
+from .client import Client, Detail
+from .errors import (
+    ApiError,
+    Cancelled,
+    Gone,
+    NotFound,
+    RateLimited,
+    ServerError,
+    TransportError,
+    UnexpectedState,
+)
+from .waiting import Waiter, explain
+
+__all__ = ["Operation", "Session"]
+
+#: Between two attempts of an action whose first answer never came, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+
+
+class Session:
+    """What all operations of a provider host share: one account, one client, one events connection.
+
+    Args:
+        explicit: settings as `config.resolve` takes them.
+        environ: the environment to look at, if not the process's own.
+        namespace: config `tutum:namespace`.
+    """
+
+    def __init__(
+        self,
+        explicit: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        namespace: str = "",
+    ) -> None:
+        self.namespace = namespace
+        self._explicit = dict(explicit or {})
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._waiter: Waiter | None = None
+
+    @property
+    def client(self) -> Client:
+        """Made at first use, so that a host without credentials can check and preview.
+
+        Raises:
+            ConfigError: no or unusable credentials or addresses.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = Client(settings=config.resolve(self._explicit, self._environ))
+            return self._client
+
+    @property
+    def waiter(self) -> Waiter:
+        """The one that all waits share. Raises like `client`."""
+        client = self.client
+        with self._lock:
+            if self._waiter is None:
+                self._waiter = Waiter(client)
+            return self._waiter
+
+    def find(self, reference: str, **limits: Any) -> Detail:
+        """The living service with this uuid, URI or name. Raises NotFound or Conflict (ambiguous)."""
+        uuid = schema.service_uuid(reference)
+        if uuid is None:
+            return self.client.find_service(reference, **limits)
+        service = self.client.get_service(uuid, **limits)
+        if service["state"] in lifecycle.ENDING:
+            raise NotFound(f"service {uuid} is {service['state']}")
+        return service
+
+
+class Operation:
+    """See the module's docstring.
+
+    Args:
+        session: of the host.
+        call: the engine's call that is served.
+        inputs: its inputs; `timeout_seconds` among them counts when the call brings no custom timeout.
+
+    Attributes:
+        service: as it was last seen, in detail shape; None as long as there is none.
+    """
+
+    def __init__(self, session: Session, call: host.Call, inputs: Mapping[str, Any]) -> None:
+        self.session = session
+        self.call = call
+        self.service: Detail | None = None
+        self._action_uri = ""
+        own = inputs.get("timeout_seconds")
+        self._seconds = call.timeout_seconds or (float(own) if isinstance(own, (int, float)) else None)
+        self.deadline = 0.0
+        self.extend()
+
+    def extend(self) -> None:
+        """Lets the time run anew, from now."""
+        seconds = self._seconds
+        if seconds is None:
+            seconds = self.session.client.settings.timeout_seconds
+        self.deadline = time.monotonic() + seconds
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """For every request of the operation."""
+        return {"deadline": self.deadline, "cancelled": self.call.cancelled}
+
+    @property
+    def seen(self) -> Detail:
+        """The service as last seen, once there is one."""
+        assert self.service is not None
+        return self.service
+
+    @property
+    def uuid(self) -> str:
+        return str(self.seen["uuid"])
+
+    def title(self) -> str:
+        """The service, for messages."""
+        return f"service {self.seen.get('name')!r} ({self.uuid})"
+
+    # -- getting hold of a service -----------------------------------------------------------------------
+
+    def read(self, uuid: str) -> None:
+        """Reads the service anew."""
+        self.service = self.session.client.get_service(uuid, **self.limits)
+
+    def make(self, inputs: Mapping[str, Any], key: str | None) -> None:
+        """Creates the service, or gets hold of the one that an earlier run has made with this key."""
+        body = schema.body(inputs)
+        self.service = self.session.client.create_service(body, key=key, **self.limits)
+
+    # -- bringing it to the inputs -----------------------------------------------------------------------
+
+    def reach(
+        self, inputs: Mapping[str, Any], changed: Collection[str] = (), *, again: bool = False
+    ) -> list[dict[str, Any]]:
+        """Brings the service to the inputs.
+
+        Order: wait until nothing is under way, PATCH, at most one start, stop or redeploy, and a scale only
+        if the number of containers is still another. An action whose answer did not come is repeated after
+        the state was read again.
+
+        Args:
+            changed: attributes that are sent even if the service has them already.
+            again: the last operation failed; a job that seems to have finished is run again.
+
+        Returns:
+            the service's containers, in list shape, as far as the outputs need them.
+
+        Raises:
+            WaitError: it did not get there; `service` is as it was then.
+            TutumError: a request failed.
+        """
+        done: list[str] = []
+        patched: set[str] = set()
+        pending = {name for name in changed if name in schema.INPUTS}
+        attempts = 0
+        while True:
+            pending |= set() if patched else self._differing(inputs)
+            on_its_way = self.seen["state"] in lifecycle.TRANSITIONAL
+            if inputs.get("wait") is False and not pending and (done or on_its_way):
+                return self._containers(inputs, done)
+            self._settle(inputs, patched, done)
+            if pending:
+                self._patch(inputs, pending)
+                patched, pending = pending, set()
+                continue
+            action = desired.next_action(self.seen, inputs, patched, done, again=again)
+            if action is None:
+                break
+            attempts += 1
+            if self._act(action, attempts):
+                done.append(action)
+        containers = self._containers(inputs, done)
+        self._verify(inputs, done, containers)
+        return containers
+
+    def _differing(self, inputs: Mapping[str, Any]) -> set[str]:
+        """The attributes that a PATCH can and has to change."""
+        found = desired.differences(self.seen, inputs)
+        return {name for name, needs in found.items() if needs != schema.REPLACE}
+
+    def _patch(self, inputs: Mapping[str, Any], names: Collection[str]) -> None:
+        """Sends attributes; the client repeats a PATCH by itself."""
+        self.call.progress("updating the definition")
+        body = schema.body(inputs, names)
+        self.service = self.session.client.update_service(self.uuid, body, **self.limits)
+
+    def _act(self, action: str, attempt: int) -> bool:
+        """Asks for an action. False: it is not known or not certain that it is under way; look again."""
+        ask: Callable[..., Detail] = getattr(self.session.client, f"{action}_service")
+        before = self.seen["state"]
+        try:
+            self.service = ask(self.uuid, **self.limits)
+        except (TransportError, ServerError, RateLimited) as error:
+            self._pause(attempt, error)
+            self.read(self.uuid)
+            return False
+        except ApiError as error:
+            # Somebody else may have been faster; a refusal in the state that we know of is final.
+            self.read(self.uuid)
+            if self.seen["state"] == before:
+                raise
+            self._pause(attempt, error)
+            return False
+        self._action_uri = self.seen.action_uri
+        return True
+
+    def _pause(self, attempt: int, error: Exception) -> None:
+        asked = getattr(error, "retry_after", None)
+        seconds = min(_LONGEST_PAUSE, max(_FIRST_PAUSE * 2.0 ** min(attempt, 10), float(asked or 0)))
+        if time.monotonic() + seconds >= self.deadline:
+            raise error
+        if self.call.cancelled.wait(seconds):
+            raise Cancelled(f"interrupted while {self.title()} was {self.seen['state']}", self.service)
+
+    def _settle(self, inputs: Mapping[str, Any], patched: Collection[str], done: Sequence[str]) -> None:
+        """Waits while the service is on its way from one state to another."""
+        if self.call.cancelled.is_set():
+            raise Cancelled(f"interrupted while {self.title()} was {self.seen['state']}", self.service)
+        if self.seen["state"] in lifecycle.ENDING:
+            raise Gone(f"{self.title()} was terminated by somebody else", self.service)
+
+        def verdict(service: Detail) -> bool | None:
+            if service["state"] not in lifecycle.STABLE:
+                return None
+            # What somebody else began may end anyhow; what we asked for should end well, or lead on.
+            return (
+                not done
+                or not desired.faults(service, inputs)
+                or desired.next_action(service, inputs, patched, done) is not None
+            )
+
+        self.await_state(verdict, "stopped" if inputs.get("running") is False else "running")
+
+    def await_state(self, verdict: Callable[[Detail], bool | None], wanted: str) -> None:
+        """Waits for a verdict on the service; see `Waiter.wait` for how it ends."""
+        self.service = self.session.waiter.wait(
+            self.uuid,
+            verdict=verdict,
+            progress=self.call.progress,
+            service=self.service,
+            wanted=wanted,
+            action=self._action_uri,
+            **self.limits,
+        )
+
+    # -- ending it ---------------------------------------------------------------------------------------
+
+    def terminate(self, uuid: str) -> None:
+        """Terminates the service and waits for its end; returns at once when it is over already.
+
+        Raises:
+            TutumError: it still lives, and why.
+        """
+        attempts = 0
+        while True:
+            try:
+                self.read(uuid)
+                state = self.seen["state"]
+                if state == lifecycle.TERMINATED:
+                    return
+                if state in lifecycle.TRANSITIONAL:
+                    self.await_state(lambda s: s["state"] not in lifecycle.TRANSITIONAL or None, "terminated")
+                    if self.seen["state"] == lifecycle.TERMINATED:
+                        return
+                attempts += 1
+                if self._act("terminate", attempts):
+                    self.await_state(lambda s: s["state"] == lifecycle.TERMINATED or None, "terminated")
+                    return
+            except NotFound:
+                return
+
+    # -- looking at the result ---------------------------------------------------------------------------
+
+    def containers(self) -> list[dict[str, Any]]:
+        """The service's containers, in list shape and ordinal order, also those that are gone."""
+        return list(self.session.client.list_containers(self.uuid, **self.limits))
+
+    def _containers(self, inputs: Mapping[str, Any], done: Sequence[str]) -> list[dict[str, Any]]:
+        """The containers, where they are needed: for dynamic ports, and as proof that a job went well."""
+        needed = self._is_job(inputs, done) or outputs.has_dynamic_ports(self.seen)
+        return self.containers() if needed else []
+
+    def _verify(
+        self, inputs: Mapping[str, Any], done: Sequence[str], containers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Raises UnexpectedState unless the service is what the inputs say."""
+        kept = desired.differences(self.seen, inputs)
+        found = [
+            f"its {name} is not what was asked for" for name, needs in kept.items() if needs != schema.REPLACE
+        ]
+        proof = None
+        if self._is_job(inputs, done):
+            # The looks of a job that was not deployed at all are those of one that has finished.
+            action = self._action_uri and self.session.client.get_action(self._action_uri, **self.limits)
+            proof = [] if action and action.get("state") == "Failed" else containers
+        found += desired.faults(self.seen, inputs, proof)
+        if found:
+            reasons = explain(
+                self.session.client, self.seen, action=self._action_uri, cancelled=self.call.cancelled
+            )
+            raise UnexpectedState(f"{self.title()}: {', '.join(found)}", self.service, reasons)
+
+    def _is_job(self, inputs: Mapping[str, Any], done: Sequence[str]) -> bool:
+        """Whether this operation has begun a job, which seems to have ended."""
+        began = "start" in done or "redeploy" in done
+        return began and desired.may_finish(inputs) and self.seen["state"] != lifecycle.RUNNING

@@ -1,0 +1,514 @@
+"""The dynamic provider: what the engine asks of a Service, in six verbs.
+
+`ServiceProvider` is pickled by reference into every user's state (`pulumi_tutum.provider.ServiceProvider`):
+module and class never move, and an instance holds nothing before `configure`. In the provider host one
+instance serves all resources, from many threads at once.
+
+What the verbs rest on: desired.py says what is wanted and what to do next, operation.py does it, outputs.py
+says what the state keeps, host.py knows the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    ConfigureRequest,
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    ResourceProvider,
+    UpdateResult,
+)
+
+from . import config, desired, host, lifecycle, outputs, schema
+from .errors import (
+    Cancelled,
+    ConfigError,
+    Conflict,
+    Gone,
+    NotFound,
+    Problem,
+    TutumError,
+    UnexpectedState,
+    ValidationError,
+    WaitError,
+)
+from .operation import Operation, Session
+
+__all__ = ["CONFIG", "EXPLICIT", "ServiceProvider"]
+
+#: Pulumi config key -> setting, as config.py names them; `namespace` is the provider's own.
+CONFIG = {
+    "tutum:user": "user",
+    "tutum:apikey": "apikey",
+    "tutum:restHost": "rest_host",
+    "tutum:streamHost": "stream_host",
+    "tutum:caBundle": "ca_bundle",
+    "tutum:timeoutSeconds": "timeout_seconds",
+    "tutum:namespace": "namespace",
+}
+#: Config key of an explicit Provider: its credentials are its own, whatever the environment says.
+EXPLICIT = "tutum:explicit"
+_OF_THE_DEFAULT_ACCOUNT = ("TUTUM_AUTH", "TUTUM_USER", "TUTUM_APIKEY", "TUTUM_PASS")
+
+#: Seconds for a look at the control plane before anything is done (adoption, replacement); previews wait
+#: for it.
+_LOOK_SECONDS = 15.0
+_CONNECT_SECONDS = 2.0
+#: The host's functions at the end of a run have 3 seconds together.
+_CLOSE_SECONDS = 2.5
+
+
+@dataclass
+class _Existing:
+    """A resource that exists: whoever checks its URN without old inputs after this makes its replacement."""
+
+    name: str
+    id: str = ""
+    delete_first: bool = False
+
+
+class ServiceProvider(ResourceProvider):
+    """See the module's docstring."""
+
+    # Readable in the state and cheap to store: there is nothing secret in a reference to a class.
+    serialize_as_secret_always = False
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Takes the configuration over; no request is made, nothing is refused yet."""
+        given = {setting: req.config.get(key) for key, setting in CONFIG.items()}
+        namespace = given.pop("namespace") or ""
+        environ = None
+        if req.config.get(EXPLICIT):
+            environ = {k: v for k, v in os.environ.items() if k not in _OF_THE_DEFAULT_ACCOUNT}
+        self._host = _HostState(Session(given, environ, str(namespace)))
+        host.prepare()
+
+    # -- check -------------------------------------------------------------------------------------------
+
+    def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Refuses bad arguments, and makes inputs of good ones: normal forms, defaults, the automatic name.
+
+        A failure never names a property: the engine would print its value, which may be secret.
+        """
+        call, state = host.current(), self._state()
+        state.warn_if_unreachable(call)
+        found = desired.problems(news)
+        if found:
+            return CheckResult(news, [CheckFailure("", str(problem)) for problem in found])
+        inputs = desired.normal(news)
+        inputs |= {name: news[name] for name in (desired.URN, desired.DELETE_FIRST) if name in news}
+        urn = call.urn or news.get(desired.URN)
+        existing = state.existing.get(urn)
+        if desired.visible(olds):
+            existing = None
+            state.existing[urn] = _Existing(str(olds.get("name", "")))
+        elif existing:
+            inputs.pop("adopt", None)  # that was for the first of this name
+        elif "adopt" in inputs and not schema.is_unknown(inputs["adopt"]):
+            found = self._announce_adoption(call, inputs)
+        if urn and not desired.visible(olds):
+            state.keys[urn] = self._create_key(urn, existing, inputs)
+        self._fill_in_name(urn, olds, inputs)
+        return CheckResult(inputs, [CheckFailure("", str(problem)) for problem in found])
+
+    def _fill_in_name(self, urn: str | None, olds: Mapping[str, Any], inputs: dict[str, Any]) -> None:
+        """Where the program gives no name: the one that the resource has had, else an automatic one."""
+        if inputs.get("name") is not None:
+            return
+        if desired.visible(olds) and (olds.get(desired.NAME_IS_AUTOMATIC) or olds.get("name") is None):
+            name = olds.get("name")
+        elif "adopt" in inputs and not desired.visible(olds):
+            return  # it stays the adopted one's, which nobody could tell us
+        elif urn:
+            key = self._state().keys.get(urn) or self._create_key(urn, None, inputs)
+            name = desired.automatic_name(urn, key)
+        else:
+            return  # the API has a default of its own
+        if name is not None:
+            inputs["name"] = name
+            inputs[desired.NAME_IS_AUTOMATIC] = True
+
+    def _create_key(self, urn: str, existing: _Existing | None, inputs: Mapping[str, Any]) -> str:
+        """The key under which the resource's service is made once; see `desired.create_key`.
+
+        A replacement that is made while the old service still lives needs a key (and with it a name) of its
+        own. One that is made after the old one's end gets the first one's, which is free by then. It is
+        important that a run that was killed in between is followed by one that decides alike. The engine
+        asks then again, with the old service's id, even where that was deleted first: so it counts whether
+        it still lives.
+        """
+        namespace = self._state().session.namespace
+        if existing is None or inputs.get(desired.DELETE_FIRST, existing.delete_first):
+            return desired.create_key(urn, namespace)
+        old = self._living(existing)
+        return desired.create_key(urn, namespace, old)
+
+    def _living(self, existing: _Existing) -> str:
+        """The id of a service that is about to be replaced; "" when it is gone."""
+        try:
+            reference = existing.id or existing.name
+            found = self._state().session.find(reference, deadline=time.monotonic() + _LOOK_SECONDS)
+            return str(found["uuid"])
+        except NotFound:
+            return ""
+        except TutumError:
+            return existing.id
+
+    def _announce_adoption(self, call: host.Call, inputs: dict[str, Any]) -> list[Problem]:
+        """Says that, and which service, will be adopted, or why not; the name becomes that service's."""
+        try:
+            found = self._state().session.find(inputs["adopt"], deadline=time.monotonic() + _LOOK_SECONDS)
+        except (NotFound, Conflict, ValidationError) as error:
+            return [Problem("adopt", f"{error}; without adopt, a new service is created")]
+        except TutumError as error:
+            call.warn(f"cannot look at the service to adopt: {error}")
+            return []
+        if inputs.get("name") is None:
+            inputs["name"] = found["name"]
+            inputs[desired.NAME_IS_AUTOMATIC] = True
+        problems = _not_adoptable(found, inputs)
+        if not problems:
+            call.warn(
+                f"adopts service {found['name']!r} ({found['uuid']}) instead of creating one; "
+                "from then on it is this resource's, and `pulumi destroy` terminates it"
+            )
+        return problems
+
+    # -- diff --------------------------------------------------------------------------------------------
+
+    def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Compares outputs with inputs: other spellings are no change; a service not as wanted is one.
+
+        With `changes=None` the engine compares the inputs itself, and so knows the changed ones by name
+        (`replace_on_changes`, the display); that is of use only when they differ from the old inputs.
+        """
+        call, state = host.current(), self._state()
+        changed = desired.changes(olds, news)
+        replaces = desired.replaced(changed)
+        delete_first = desired.cannot_stand_side_by_side(olds, news)
+        urn = call.urn or news.get(desired.URN)
+        if urn:
+            state.existing[urn] = _Existing(str(olds.get("name", "")), id_, delete_first)
+        if "bindings" in replaces and call.preview is not False:
+            call.warn(
+                f"a change of bindings replaces service {olds.get('name')!r}: "
+                "the volumes of the old one, and the data in them, are destroyed"
+            )
+        changes: bool | None
+        if changed:
+            before = call.old_inputs
+            changes = (
+                None if before is not None and desired.visible(before) != desired.visible(news) else True
+            )
+        else:
+            changes = "state" in olds and bool(desired.faults(olds, news))
+        return DiffResult(changes, replaces, delete_before_replace=delete_first)
+
+    # -- create ------------------------------------------------------------------------------------------
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Makes the service, or gets hold of the one that an interrupted run has made, or of the adopted one;
+        then brings it to the inputs."""
+        call, state, inputs = host.current(), self._state(), desired.normal(props)
+        urn = call.urn or props.get(desired.URN)
+        key: str | None = None
+
+        def work(operation: Operation) -> Sequence[Mapping[str, Any]]:
+            nonlocal key
+            if "adopt" in inputs:
+                _adopt(operation, inputs)
+            else:
+                if urn:
+                    key = state.keys.get(urn) or desired.create_key(urn, state.session.namespace)
+                _make(operation, inputs, key)
+            return operation.reach(inputs)
+
+        try:
+            outs = _carry_out(call, state.session, inputs, work)
+        except host.Failure as failure:
+            if key and failure.kept:
+                state.close_at_end(key)
+            raise
+        if key:
+            state.close_at_end(key)
+        return CreateResult(outs["uuid"], outs)
+
+    # -- update ------------------------------------------------------------------------------------------
+
+    def update(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """Brings the service to the new inputs, in place; also repairs one whose last operation failed."""
+        call, state, inputs = host.current(), self._state(), desired.normal(news)
+        failed_before = bool(olds.get(desired.FAILED))
+        last_good = None if failed_before else desired.normal(call.old_inputs or olds)
+
+        def work(operation: Operation) -> Sequence[Mapping[str, Any]]:
+            _read_living(operation, id_)
+            changed = desired.changes(olds, inputs)
+            in_place = [name for name, needs in changed.items() if needs != schema.REPLACE]
+            return operation.reach(inputs, in_place, again=failed_before)
+
+        outs = _carry_out(call, state.session, inputs, work, rollback=last_good)
+        return UpdateResult(outs)
+
+    # -- read --------------------------------------------------------------------------------------------
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """The service as it is: for `refresh` (outputs, and inputs that were changed outside), and for
+        `Service.get`, which owns nothing."""
+        call, session = host.current(), self._state().session
+        is_get = "state" not in props
+        before = {} if is_get else dict(call.old_inputs or props)
+        declared = {} if is_get else desired.normal(before)
+        operation, service, trouble = None, None, None
+        try:
+            operation = Operation(session, call, declared)
+            operation.read(id_)
+            service = operation.seen
+            containers = operation.containers() if outputs.has_dynamic_ports(service) else ()
+        except NotFound:
+            pass
+        except TutumError as error:
+            trouble = error
+        if trouble is not None:
+            call.fail(str(trouble))
+        if operation is None or service is None or service["state"] in lifecycle.ENDING:
+            if is_get:
+                call.fail(f"there is no service {id_}: it was terminated, or never existed")
+            return ReadResult("", {})
+
+        found = desired.definition(service, declared)
+        if "bindings" in declared and not schema.same(
+            "bindings", declared["bindings"], found.get("bindings")
+        ):
+            # To bring them back would replace the service and destroy its data: that is for the user to
+            # decide.
+            call.warn(
+                f"the bindings of service {service['name']!r} were changed outside of Pulumi. They stay as "
+                "they are; a change of bindings in the program replaces the service"
+            )
+            found["bindings"] = declared["bindings"]
+        settled = service["state"] in lifecycle.STABLE
+        faults = desired.faults(service, declared) if settled and not is_get else []
+        failed = bool(faults and props.get(desired.FAILED))
+        outs = outputs.outputs(service, declared, containers, failed=failed)
+        if "bindings" in found:
+            outs["bindings"] = found["bindings"]
+        # Where the host does not tell the inputs they stay, and the next diff goes by the outputs.
+        inputs = outputs.inputs_after_read(call.old_inputs, found) if call.old_inputs and not is_get else None
+        if faults and call.urn:  # elsewhere it would fail the whole refresh
+            call.fail(
+                f"service {service['name']!r} ({service['uuid']}): {', '.join(faults)}",
+                id=service["uuid"],
+                properties=outs,
+                inputs=inputs,
+            )
+        return ReadResult(service["uuid"], outs, inputs)
+
+    # -- delete ------------------------------------------------------------------------------------------
+
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+        """Terminates the service and waits for its end. One that is gone already is what was wanted."""
+        call, trouble = host.current(), None
+        try:
+            operation = Operation(self._state().session, call, props)
+            operation.terminate(id_)
+        except TutumError as error:
+            trouble = error
+        if trouble is not None:
+            call.fail(str(trouble), reasons=_reasons(trouble))
+
+    # -- the host ----------------------------------------------------------------------------------------
+
+    def _state(self) -> _HostState:
+        """What the host knows. Made here when nobody has called `configure` (tests, other hosts)."""
+        state: _HostState = self.__dict__.get("_host") or self.__dict__.setdefault(
+            "_host", _HostState(Session())
+        )
+        return state
+
+
+class _HostState:
+    """What one provider host remembers from call to call.
+
+    Attributes:
+        session: the account and its connections.
+        existing: URN -> what is known of the service that it has.
+        keys: URN -> the create key of the service that is to be made for it.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.existing: dict[str | None, _Existing] = {}
+        self.keys: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._made: list[str] = []
+        self._looked = False
+
+    def close_at_end(self, key: str) -> None:
+        """Has the key closed once the run is over, for then what was made under it is in the state."""
+        with self._lock:
+            if not self._made:
+                host.at_end(self._close)
+            self._made.append(key)
+
+    def _close(self) -> None:
+        self.session.client.close_keys(self._made, deadline=time.monotonic() + _CLOSE_SECONDS)
+
+    def warn_if_unreachable(self, call: host.Call) -> None:
+        """Once a process: previews send nothing, and should all the same say that an `up` would not work."""
+        with self._lock:
+            if self._looked:
+                return
+            self._looked = True
+        try:
+            address = urlsplit(self.session.client.settings.rest_host)
+        except ConfigError as error:
+            call.warn(str(error))
+            return
+        if getproxies() and not config.is_loopback(address.geturl()):
+            return  # who can tell
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+        except OSError:
+            call.warn(
+                f"no control plane answers at {address.geturl()}: start one with `pulumi-tutum serve`, "
+                "or set TUTUM_REST_HOST (or tutum:restHost)"
+            )
+
+
+# -- what the verbs share --------------------------------------------------------------------------------
+
+
+def _make(operation: Operation, inputs: Mapping[str, Any], key: str | None) -> None:
+    try:
+        operation.make(inputs, key)
+    except Conflict as error:
+        raise Conflict(
+            f"{error}. If that is this resource's own service, which is to be replaced, it has to be deleted "
+            "first: ResourceOptions(delete_before_replace=True); if it is to be taken over: adopt=<its uuid>",
+            status=error.status,
+        ) from None
+    other = _replaced_in(operation.seen, inputs)
+    if other:
+        raise UnexpectedState(
+            f"{operation.title()} was made by an interrupted run with other {' and '.join(other)}; "
+            "the next `pulumi up` replaces it",
+            operation.service,
+        )
+
+
+def _adopt(operation: Operation, inputs: Mapping[str, Any]) -> None:
+    found = operation.session.find(inputs["adopt"], **operation.limits)
+    problems = _not_adoptable(found, inputs)
+    if problems:
+        raise ValidationError(problems)
+    operation.service = found
+
+
+def _not_adoptable(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Problem]:
+    """The differences for which an adopted service would have to be replaced."""
+    return [
+        Problem(name, f"differs from that of service {service['name']!r}, and cannot be changed: not adopted")
+        for name in _replaced_in(service, inputs)
+    ]
+
+
+def _replaced_in(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
+    return desired.replaced(desired.differences(service, inputs))
+
+
+def _read_living(operation: Operation, uuid: str) -> None:
+    try:
+        operation.read(uuid)
+        if operation.seen["state"] not in lifecycle.ENDING:
+            return
+    except NotFound:
+        pass
+    operation.service = None
+    raise Gone(f"service {uuid} was terminated outside of Pulumi; `pulumi up --refresh` makes a new one")
+
+
+def _carry_out(
+    call: host.Call,
+    session: Session,
+    inputs: Mapping[str, Any],
+    work: Callable[[Operation], Sequence[Mapping[str, Any]]],
+    *,
+    rollback: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Does the work of a create or update, and returns the outputs.
+
+    When it fails, and there is a service, that is kept in the state as it is now. With
+    `rollback_on_failure` the inputs `rollback` are applied again before.
+    """
+    operation: Operation | None = None
+    try:
+        operation = Operation(session, call, inputs)
+        containers = work(operation)
+        return outputs.outputs(operation.seen, inputs, containers)
+    except TutumError as error:
+        failure = error
+    except Exception as error:
+        # A bug of ours must not lose a service either.
+        if operation is None or operation.service is None:
+            raise
+        failure = TutumError(
+            f"{operation.title()}: unexpected {type(error).__name__}: this is a bug in pulumi-tutum"
+        )
+    message, declared = str(failure), inputs
+    if rollback is not None and inputs.get("rollback_on_failure") and operation and operation.service:
+        rolled_back = _roll_back(operation, failure, rollback)
+        if rolled_back:
+            message, declared = f"{message}; {rolled_back}", rollback
+    _fail(call, operation, failure, message, declared)
+
+
+def _roll_back(operation: Operation, failure: TutumError, inputs: Mapping[str, Any]) -> str:
+    """Applies inputs again; returns how that went, in words, or "" where it makes no sense."""
+    if isinstance(failure, (Cancelled, Gone)):
+        return ""
+    try:
+        operation.extend()
+        operation.read(operation.uuid)
+        operation.reach(inputs, again=True)
+    except TutumError as error:
+        return f"rolling back failed, too: {error}"
+    return "rolled back to the last good inputs"
+
+
+def _fail(
+    call: host.Call,
+    operation: Operation | None,
+    failure: TutumError,
+    message: str,
+    inputs: Mapping[str, Any],
+) -> NoReturn:
+    service: Mapping[str, Any] | None = operation.service if operation is not None else None
+    if isinstance(failure, WaitError) and failure.service and message == str(failure):
+        service = failure.service  # seen later than our own
+    if service is None or service.get("state") in lifecycle.ENDING:
+        call.fail(message, reasons=_reasons(failure))
+    reasons = [*_reasons(failure), "It is kept in the state: the next `pulumi up` carries on with it."]
+    call.fail(
+        message,
+        id=str(service["uuid"]),
+        properties=outputs.outputs(service, inputs, failed=True),
+        reasons=reasons,
+    )
+
+
+def _reasons(failure: TutumError) -> list[str]:
+    return failure.reasons if isinstance(failure, WaitError) else []

@@ -14,7 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pulumi_tutum import lifecycle, schema  # noqa: E402 - the folder above is not on the path of a script
+import click  # noqa: E402
+
+from pulumi_tutum import cli, lifecycle, schema  # noqa: E402 - the folder above is not on the path of a script
 
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -48,11 +50,51 @@ def _remarks() -> str:
     return "".join(f"- `{a.name}`: {a.remark}.\n" for a in lifecycle.ACTIONS.values() if a.remark)
 
 
+def _commands() -> str:
+    lines = ["| command | meaning |", "|---|---|", *_command_lines(cli.main, "")]
+    return "\n".join(lines) + "\n"
+
+
+def _command_lines(group: click.Group, prefix: str) -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.commands[name]
+        usage = [prefix + name]
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument):
+                usage.append(parameter.make_metavar(context))
+            elif name != "serve":  # it has a table of its own
+                usage.append(f"[{'/'.join(parameter.opts[-1:] + parameter.secondary_opts)}]")
+        yield f"| `{_cell(' '.join(usage))}` | {_cell(command.help or '')} |"
+        if isinstance(command, click.Group):
+            yield from _command_lines(command, f"{prefix}{name} ")
+
+
+def _serve() -> str:
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for option in cli.serve.params:
+        assert isinstance(option, click.Option)
+        usage = [option.opts[0], *([option.metavar] if option.metavar else [])]
+        default = f"`{option.default}`" if option.show_default else "-"
+        meaning = [option.help or ""]
+        if isinstance(option.type, click.Choice):
+            meaning.append(" ".join(f"`{choice}`" for choice in option.type.choices))
+        lines.append(f"| `{_cell(' '.join(usage))}` | {default} | {_cell(' '.join(meaning))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "inputs": schema.markdown,
     "options": _options,
     "nested": _records,
     "outputs": lambda: schema.markdown(computed=True),
+    "commands": _commands,
+    "serve": _serve,
     "states": lifecycle.markdown,
     "remarks": _remarks,
 }

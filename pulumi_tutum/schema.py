@@ -172,7 +172,10 @@ class Integer(Kind):
 
     low: int
     high: int
-    shape = "integer"
+
+    @property
+    def shape(self) -> str:  # type: ignore[override]
+        return f"integer, {self.low} " + ("or more" if self.high >= 2**31 - 1 else f"to {self.high}")
 
     def problems(self, value: Any, path: str, strict: bool) -> Iterator[Problem]:
         number = _whole(value, digits=not strict)

@@ -29,7 +29,7 @@ from .dockercloud import translate
 from .http import Edge
 from .openapi import document_route
 from .routes import ROUTES
-from .store import MemoryStore, SqliteStore
+from .store import MemoryStore, SqliteStore, Store
 from .streams import stream_routes
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -118,11 +118,13 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str]) -> int:
         raise ConfigError(
             f"{options.host} can be reached by other machines: give --tls-cert and --tls-key, or --insecure."
         )
-    opened = open_authority(environ, options.data, may_make=not public)
     listener = _listen(options.host, options.port)
     with contextlib.closing(listener):
         url = f"{'https' if tls else 'http'}://{_bracketed(options.host)}:{listener.getsockname()[1]}"
-        control = _control_plane(options, opened.authority, url)
+        # The store comes first: it locks the data folder, in which the credentials are kept too.
+        store = SqliteStore(options.data) if options.data is not None else MemoryStore()
+        opened = open_authority(environ, options.data, may_make=not public)
+        control = _control_plane(options, opened.authority, store, url)
         await control.open()
         try:
             if opened.made_apikey is not None:
@@ -204,6 +206,8 @@ def _check_tls(options: ServeOptions) -> ssl.SSLContext | None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"Cannot listen on port {port}: ports are 0 to 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -221,7 +225,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _control_plane(options: ServeOptions, authority: Authority, url: str) -> ControlPlane:
+def _control_plane(options: ServeOptions, authority: Authority, store: Store, url: str) -> ControlPlane:
     settings = Settings(
         user=authority.user,
         rest_url=url,
@@ -231,7 +235,6 @@ def _control_plane(options: ServeOptions, authority: Authority, url: str) -> Con
         retain_terminated=options.retain_terminated,
         lenient=options.lenient,
     )
-    store = SqliteStore(options.data) if options.data is not None else MemoryStore()
     return ControlPlane(settings, store, _backend(options))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,8 +75,8 @@ def test_port_in_use(api: Api) -> None:
         (["--tls-cert", "x"], "go together"),
         (["--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"], "No such file"),
         (["--port", "99999"], "Cannot listen"),
-        (["--data", "/dev/null/folder"], "data folder"),
-        (["--data", "/proc/version"], "data folder"),
+        (["--data", "/dev/null/folder"], "the data folder /dev/null/folder"),
+        (["--data", "/proc/version"], "the data folder /proc/version"),
     ],
 )
 def test_what_prevents_a_start_is_one_sentence(arguments: list[str], text: str) -> None:
@@ -109,17 +109,30 @@ def test_unknown_options_and_values() -> None:
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    import shutil
-
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     need("openssl", shutil.which("openssl"), "install it with the system's packages")
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True,
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    done = subprocess.run(
+        [*command, *names, "-keyout", str(key), "-out", str(cert)],
         capture_output=True,
+        text=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     return cert, key
 
 
@@ -175,13 +188,13 @@ def test_signals_end_it_cleanly(backend: Backend, number: signal.Signals) -> Non
 def test_everything_acknowledged_survives_a_kill(backend: Backend, tmp_path: Path) -> None:
     options = {**backend.options, "data": tmp_path}
     with Server(backend=backend.name, **options) as server, Api(server, backend) as api:
-        kept = [api.create(container_envvars={"A": str(i)}) for i in range(5)]
+        made = [api.create(container_envvars={"A": str(i)})["uuid"] for i in range(5)]
         runs = api.run(target_num_containers=2)
         moving = api.create(target_num_containers=3)["uuid"]
         api.act(moving, "start")
+        before = [api.get(uuid) for uuid in made]
         server.restart(kill=True)
-        for service in kept:
-            assert api.get(service["uuid"]) == service
+        assert [api.get(uuid) for uuid in made] == before
         again = api.wait(runs["uuid"], "Running")
         assert again["containers"] == runs["containers"]
         api.wait(moving, "Running")

@@ -23,7 +23,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -172,7 +172,7 @@ def events(
     on_change: Callable[[bool], None] | None = None,
     on_open: Callable[[Connection], None] | None = None,
     user_agent: str | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Every event of the account, for ever: the connection is made again, with growing pauses, whenever it
     is lost.
 
@@ -284,7 +284,9 @@ def _connect(settings: Settings, path: str, deadline: float | None, user_agent: 
     seconds = CONNECT_SECONDS if deadline is None else min(CONNECT_SECONDS, deadline - time.monotonic())
     if seconds <= 0:
         raise StreamError("no time left to open the stream")
+    # The library knows no "no proxy at all": it looks at http_no_proxy only beside an http_proxy_host.
     host = urlsplit(settings.stream_host).hostname or ""
+    direct = {"http_proxy_host": host, "http_no_proxy": [host]} if is_loopback(settings.stream_host) else {}
     opened: Any = websocket.WebSocket(
         sslopt=_tls(settings.ca_bundle),
         sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
@@ -306,18 +308,14 @@ def _connect(settings: Settings, path: str, deadline: float | None, user_agent: 
             suppress_origin=True,
             # Credentials must not follow a redirect.
             redirect_limit=0,
-            http_no_proxy=[host] if is_loopback(settings.stream_host) else None,
+            **direct,
         )
     except Exception as error:
+        status = opened.getstatus()
         opened.shutdown()
-        raise _refused(error, settings.stream_host) from None
+        raise _refused(error, settings.stream_host, status) from None
     finally:
         watch.cancel()
-    if opened.getstatus() != 101:
-        opened.shutdown()
-        raise StreamError(
-            f"the stream at {settings.stream_host} was not opened: it answered {opened.getstatus()}"
-        )
     return opened
 
 
@@ -345,14 +343,18 @@ def _rest(seconds: float, cancelled: Signal | None) -> None:
 # -- what can go wrong -----------------------------------------------------------------------------
 
 
-def _refused(error: Exception, host: str) -> StreamError:
+def _refused(error: Exception, host: str, status: int | None) -> StreamError:
     """Why a websocket was not opened. The library's own texts are not shown: some quote headers."""
     import websocket
 
     if isinstance(error, websocket.WebSocketBadStatusException):
-        if error.status_code in (401, 403):
-            return StreamError(f"the stream at {host} refused the credentials", unauthorized=True)
-        return StreamError(f"the stream at {host} was not opened: it answered {error.status_code}")
+        status = error.status_code
+    if status in (401, 403):
+        return StreamError(f"the stream at {host} refused the credentials", unauthorized=True)
+    if status is not None and 300 <= status < 400:
+        return StreamError(f"the stream at {host} redirects; redirects are not followed")
+    if status is not None and status != 101:
+        return StreamError(f"the stream at {host} was not opened: it answered {status}")
     if isinstance(error, (websocket.WebSocketTimeoutException, TimeoutError)):
         return StreamError(f"the stream at {host} did not answer in time")
     if isinstance(error, ConnectionRefusedError):

@@ -173,7 +173,9 @@ class ServerError(ApiError):
     status = 500
 
 
-ApiError._by_status.update({400: BadRequest, 401: AuthError, 403: AuthError, 404: NotFound, 405: NotAllowed, 409: Conflict})
+ApiError._by_status.update(
+    {400: BadRequest, 401: AuthError, 403: AuthError, 404: NotFound, 405: NotAllowed, 409: Conflict}
+)
 ApiError._by_status.update({415: BadRequest, 422: BadRequest, 429: RateLimited})
 
 
@@ -222,4 +224,12 @@ class StreamError(TutumError):
 
 
 class BackendError(TutumError):
-    """A backend (simulated, docker, swarm) could not do what was asked. The text is shown to users."""
+    """A backend (simulated, docker, swarm) could not do what was asked. The text is shown to users.
+
+    Attributes:
+        transient: asking again may help (the engine does not answer); the control plane does so until its deadline.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        self.transient = transient
+        super().__init__(message)

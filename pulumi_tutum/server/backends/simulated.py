@@ -1,0 +1,535 @@
+"""Containers that exist in memory only: for trying things out, for examples and for tests of failure.
+
+Time is the control plane's clock. A container runs `container_start_seconds` after it was started (0: at
+once). Nodes are `node-1`, `node-2`, ... or have the names and tags they are given, and can be added and
+removed while it runs.
+
+Containers misbehave when they are told to, by an image of the repository `simulated/...` or by environment
+variables (of the service, as they reach the container); variables win.
+
+  image                     variable                     what happens
+  simulated/exit:<code>     SIMULATE_EXIT=<code>         it exits with that code, 1 s after it runs
+                            SIMULATE_EXIT_AFTER=<s>      ... that many seconds after it runs instead (0: at
+                            once)
+  simulated/crash:<n>       SIMULATE_CRASHES=<n>         it crashes (exit code 1) n times, then stays up; a
+  restart
+                                                         policy that brings it back is what makes it come back
+  simulated/hang            SIMULATE_HANG=1              it is started and never runs
+  simulated/unstartable     SIMULATE_START_ERROR=<text>  the start fails with that text
+  simulated/missing         -                            there is no such image; also any image with the tag
+  `missing` simulated/slow:<s>        SIMULATE_START_SECONDS=<s>   it needs that many seconds to run
+  simulated/slow-stop:<s>   SIMULATE_STOP_SECONDS=<s>    it needs that many seconds to stop
+  simulated/unhealthy       SIMULATE_UNHEALTHY=1         its health check, if there is one, fails
+  simulated/chatty:<n>      SIMULATE_LOG_LINES=<n>       it writes n lines when it runs
+
+`SIMULATE_ONLY=<ordinals>` (comma-separated) limits all of these to those containers of the service.
+
+A container writes `Started <name> from <image>` when it runs and `Exited with code <n>` (stderr) when it
+exits. Exec knows `echo`, `env`, `hostname`, `exit <n>`, `cat` and `sh -c <one of these>`; anything else is
+answered by exit code 127.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import shlex
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from ...errors import BackendError, Problem
+from ..clock import Clock, LoopClock, Timer, sleep
+from ..model import uuid_for
+from . import (
+    CREATED,
+    EXITED,
+    GONE,
+    RESTARTING,
+    RUNNING,
+    BackendNode,
+    ContainerSpec,
+    ExecSession,
+    ImageInfo,
+    LinkSpec,
+    LogLine,
+    Observed,
+    Watcher,
+)
+
+#: What some well-known images bring along, by the last part of their repository.
+IMAGES: dict[str, ImageInfo] = {
+    "hello-world": ImageInfo("", ports=(("tcp", 80),), run_command="/run.sh"),
+    "mysql": ImageInfo(
+        "",
+        environment={"MYSQL_USER": "admin", "MYSQL_PASS": "**Random**"},
+        ports=(("tcp", 3306),),
+        volumes=("/var/lib/mysql",),
+        run_command="/run.sh",
+    ),
+    "mariadb": ImageInfo("", ports=(("tcp", 3306),), volumes=("/var/lib/mysql",), run_command="mysqld"),
+    "redis": ImageInfo("", ports=(("tcp", 6379),), volumes=("/data",), run_command="redis-server"),
+    "postgres": ImageInfo(
+        "", ports=(("tcp", 5432),), volumes=("/var/lib/postgresql/data",), run_command="postgres"
+    ),
+    "mongo": ImageInfo("", ports=(("tcp", 27017),), volumes=("/data/db",), run_command="mongod"),
+    "wordpress": ImageInfo(
+        "", ports=(("tcp", 80),), volumes=("/var/www/html",), run_command="apache2-foreground"
+    ),
+    "wordpress-stackable": ImageInfo(
+        "",
+        environment={
+            "DB_HOST": "**LinkMe**",
+            "DB_NAME": "wordpress",
+            "DB_PASS": "**ChangeMe**",
+            "DB_PORT": "**LinkMe**",
+            "DB_USER": "admin",
+        },
+        ports=(("tcp", 80),),
+        run_command="/run-wordpress.sh",
+    ),
+    "nginx": ImageInfo("", ports=(("tcp", 80), ("tcp", 443)), run_command="nginx -g 'daemon off;'"),
+    "haproxy": ImageInfo("", ports=(("tcp", 80), ("tcp", 443), ("tcp", 1936)), run_command="/run.sh"),
+}
+_COMMON = {"HOME": "/", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+#: Seconds until a container that its restart policy brings back runs again: doubled each time, as the engine
+#: does.
+_BACK_OFF, _BACK_OFF_MAX = 0.1, 60.0
+_KEPT_LINES = 2000
+
+
+def image_info(image: str) -> ImageInfo:
+    """What a simulated image has; unknown ones have only PATH and HOME."""
+    last = re.split(r"[:@]", image.rsplit("/", 1)[-1])[0]
+    known = IMAGES.get(last, ImageInfo(""))
+    return dataclasses.replace(known, id=f"sim-{image}", environment={**_COMMON, **known.environment})
+
+
+@dataclasses.dataclass(frozen=True)
+class Behaviour:
+    """What a container does; see the module's docstring."""
+
+    start_seconds: float | None = None
+    stop_seconds: float = 0.0
+    exit_code: int | None = None
+    exit_after: float = 1.0
+    crashes: int = 0
+    hang: bool = False
+    start_error: str = ""
+    unhealthy: bool = False
+    log_lines: int = 0
+
+
+def behaviour(spec: ContainerSpec) -> Behaviour:
+    """How a container with this image and environment behaves."""
+    env = spec.environment
+    only = env.get("SIMULATE_ONLY", "")
+    if only and str(spec.ordinal) not in {word.strip() for word in only.split(",")}:
+        return Behaviour()
+    name, _, argument = (
+        spec.image.removeprefix("simulated/").partition(":") if _is_simulated(spec.image) else ("", "", "")
+    )
+    exit_code = env.get("SIMULATE_EXIT", argument if name == "exit" else "")
+    crashes = env.get("SIMULATE_CRASHES", argument if name == "crash" else "")
+    start = env.get("SIMULATE_START_SECONDS", argument if name == "slow" else "")
+    stop = env.get("SIMULATE_STOP_SECONDS", argument if name == "slow-stop" else "")
+    lines = env.get("SIMULATE_LOG_LINES", argument if name == "chatty" else "")
+    return Behaviour(
+        start_seconds=_number(start) if start else None,
+        stop_seconds=_number(stop) if stop else 0.0,
+        exit_code=int(_number(exit_code)) if exit_code else None,
+        exit_after=_number(env.get("SIMULATE_EXIT_AFTER", "1"), 1.0),
+        crashes=int(_number(crashes)) if crashes else 0,
+        hang=env.get("SIMULATE_HANG", "") not in ("", "0") or name == "hang",
+        start_error=env.get(
+            "SIMULATE_START_ERROR", "the entrypoint could not be executed" if name == "unstartable" else ""
+        ),
+        unhealthy=env.get("SIMULATE_UNHEALTHY", "") not in ("", "0") or name == "unhealthy",
+        log_lines=int(_number(lines)) if lines else 0,
+    )
+
+
+def _is_simulated(image: str) -> bool:
+    return image.startswith("simulated/")
+
+
+def _number(text: str, default: float = 0.0) -> float:
+    try:
+        return min(max(float(text), 0.0), 1e9)
+    except ValueError:
+        return default
+
+
+class _Container:
+    """One simulated container."""
+
+    __slots__ = ("behaviour", "finished", "lines", "news", "restarts", "seen", "spec", "timer")
+
+    def __init__(self, spec: ContainerSpec, seen: Observed) -> None:
+        self.spec = spec
+        self.seen = seen
+        self.behaviour = behaviour(spec)
+        self.timer: Timer | None = None
+        self.restarts = seen.restarts
+        self.lines: deque[LogLine] | None = None
+        self.news: set[asyncio.Event] | None = None
+        self.finished = 0  # how many lines were ever written
+
+
+class SimulatedBackend:
+    """See the module's docstring.
+
+    Args:
+        nodes: how many nodes, or their names and tags.
+        container_start_seconds: from start to running.
+        clock: the control plane's.
+    """
+
+    name: ClassVar[str] = "simulated"
+    #: The control plane gives the containers addresses of an overlay network.
+    overlay: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        nodes: int | Mapping[str, Sequence[str]] = 1,
+        *,
+        container_start_seconds: float = 0.2,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or LoopClock()
+        self._start_seconds = container_start_seconds
+        named = {f"node-{i}": () for i in range(1, nodes + 1)} if isinstance(nodes, int) else nodes
+        self._initial = {name: tuple(tags) for name, tags in named.items()}
+        self._nodes: dict[str, BackendNode] = {}
+        self._containers: dict[str, _Container] = {}
+        self._watcher: Watcher | None = None
+        self._server_id = ""
+        #: Images that `announce` renewed: name to version.
+        self._versions: dict[str, int] = {}
+
+    # -- life
+
+    async def open(
+        self, server_id: str, watcher: Watcher, known: Sequence[tuple[ContainerSpec, Observed]]
+    ) -> None:
+        self._server_id, self._watcher = server_id, watcher
+        for name, tags in self._initial.items():
+            self._make_node(uuid_for(server_id, "node", name), name, tags)
+        for spec, seen in known:
+            if seen.status in ("", GONE):
+                continue
+            container = _Container(spec, seen)
+            self._containers[spec.uuid] = container
+            if seen.status == RUNNING:
+                self._schedule_exit(container)
+            elif seen.status == RESTARTING:
+                container.timer = self._clock.call_later(_BACK_OFF, self._run, container)
+
+    async def close(self) -> None:
+        for container in self._containers.values():
+            self._still(container)
+        self._watcher = None
+
+    def refuse(self, definition: Mapping[str, Any]) -> list[Problem]:
+        return []
+
+    # -- nodes
+
+    def _make_node(self, uuid: str, name: str, tags: Sequence[str]) -> BackendNode:
+        node = BackendNode(
+            uuid,
+            name,
+            tuple(tags),
+            address="127.0.0.1",
+            docker_version="1.7.0",
+            cpu=1,
+            memory_mb=1024,
+            disk_gb=60,
+        )
+        self._nodes[uuid] = node
+        return node
+
+    async def nodes(self) -> list[BackendNode]:
+        return list(self._nodes.values())
+
+    async def set_node_tags(self, node: str, tags: Sequence[str]) -> None:
+        if node in self._nodes:
+            self._nodes[node] = dataclasses.replace(self._nodes[node], tags=tuple(tags))
+
+    def add_node(self, uuid: str, name: str, tags: Sequence[str]) -> None:
+        """A node comes."""
+        self._make_node(uuid, name, tags)
+        if self._watcher:
+            self._watcher.nodes_changed()
+
+    def remove_node(self, uuid: str) -> None:
+        """A node goes, with its containers."""
+        if self._nodes.pop(uuid, None) is None:
+            return
+        for container in [c for c in self._containers.values() if c.seen.node == uuid]:
+            self._forget(container, "its node was removed")
+        if self._watcher:
+            self._watcher.nodes_changed()
+
+    def set_node_up(self, uuid: str, up: bool) -> None:
+        """A node stops answering, or answers again."""
+        if uuid in self._nodes:
+            self._nodes[uuid] = dataclasses.replace(self._nodes[uuid], up=up)
+            if self._watcher:
+                self._watcher.nodes_changed()
+
+    # -- images
+
+    async def image(self, image: str, node: str) -> ImageInfo:
+        repository, _, tag = image.rpartition(":")
+        if repository == "simulated/missing" or tag == "missing":
+            raise BackendError(f"No such image: {image}")
+        info = image_info(image)
+        version = self._versions.get(image, 0)
+        return dataclasses.replace(info, id=f"{info.id}#{version}") if version else info
+
+    def announce(self, image: str) -> None:
+        """The image behind a name has changed."""
+        self._versions[image] = self._versions.get(image, 0) + 1
+        if self._watcher:
+            self._watcher.image_changed(image)
+
+    # -- containers
+
+    async def containers(self) -> list[Observed]:
+        return [c.seen for c in self._containers.values()]
+
+    async def create(self, spec: ContainerSpec) -> Observed:
+        container = self._containers.get(spec.uuid)
+        if container is None:
+            if spec.node not in self._nodes:
+                raise BackendError("the node is gone")
+            seen = Observed(
+                spec.uuid,
+                CREATED,
+                node=spec.node,
+                backend_id=spec.uuid.replace("-", ""),
+                image_id=f"sim-{spec.image}",
+                revision=spec.revision,
+                service_uuid=spec.service_uuid,
+            )
+            container = self._containers[spec.uuid] = _Container(spec, seen)
+        return container.seen
+
+    def _of(self, uuid: str) -> _Container:
+        container = self._containers.get(uuid)
+        if container is None:
+            raise BackendError("No such container")
+        return container
+
+    async def start(self, uuid: str) -> Observed:
+        container = self._of(uuid)
+        if container.seen.status in (RUNNING, RESTARTING) or container.timer is not None:
+            return container.seen
+        does = container.behaviour
+        if does.start_error:
+            raise BackendError(does.start_error)
+        container.restarts = 0
+        seconds = self._start_seconds if does.start_seconds is None else does.start_seconds
+        if does.hang:
+            return container.seen
+        if seconds > 0:
+            container.timer = self._clock.call_later(seconds, self._run, container)
+            # Asked again while it comes up, an exited container must not look as if it had exited anew.
+            container.seen = dataclasses.replace(container.seen, status=CREATED, exit_code=None, reason="")
+        else:
+            self._run(container, tell=False)
+        return container.seen
+
+    def _run(self, container: _Container, tell: bool = True) -> None:
+        container.timer = None
+        does = container.behaviour
+        healthy = None if container.spec.healthcheck is None else not does.unhealthy
+        self._see(
+            container,
+            tell,
+            status=RUNNING,
+            exit_code=None,
+            reason="",
+            healthy=healthy,
+            restarts=container.restarts,
+        )
+        self._log(container, "stdout", f"Started {container.spec.name} from {container.spec.image}\n")
+        for i in range(does.log_lines):
+            self._log(container, "stdout", f"line {i + 1}\n")
+        self._schedule_exit(container)
+
+    def _schedule_exit(self, container: _Container) -> None:
+        does = container.behaviour
+        if does.exit_code is not None:
+            container.timer = self._clock.call_later(
+                does.exit_after, self.exit, container.spec.uuid, does.exit_code
+            )
+        elif container.restarts < does.crashes:
+            container.timer = self._clock.call_later(does.exit_after, self.exit, container.spec.uuid, 1)
+
+    def exit(self, uuid: str, code: int, reason: str = "") -> None:
+        """The container exits by itself (also called by tests)."""
+        container = self._containers.get(uuid)
+        if container is None or container.seen.status not in (RUNNING, RESTARTING):
+            return
+        self._still(container)
+        self._log(container, "stderr", f"Exited with code {code}\n")
+        policy = container.spec.autorestart
+        if policy == "ALWAYS" or (policy == "ON_FAILURE" and code != 0):
+            container.restarts += 1
+            self._see(
+                container, status=RESTARTING, exit_code=code, reason=reason, restarts=container.restarts
+            )
+            wait = min(_BACK_OFF * 2 ** min(container.restarts - 1, 20), _BACK_OFF_MAX)
+            container.timer = self._clock.call_later(wait, self._run, container)
+        else:
+            self._see(container, status=EXITED, exit_code=code, reason=reason, healthy=None)
+
+    def set_healthy(self, uuid: str, healthy: bool) -> None:
+        """The health check's verdict changes (for tests)."""
+        self._see(self._of(uuid), healthy=healthy)
+
+    async def stop(self, uuid: str) -> Observed:
+        container = self._containers.get(uuid)
+        if container is None:
+            return Observed(uuid, GONE)
+        if container.behaviour.stop_seconds and container.seen.status == RUNNING:
+            await sleep(self._clock, container.behaviour.stop_seconds)
+        ran = container.seen.status in (RUNNING, RESTARTING)
+        self._still(container)
+        if ran:
+            self._log(container, "stderr", "Exited with code 143\n")
+            self._see(container, False, status=EXITED, exit_code=143, reason="", healthy=None)
+        return container.seen
+
+    async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
+        container = self._containers.get(uuid)
+        if container is None:
+            return
+        if container.behaviour.stop_seconds and container.seen.status == RUNNING:
+            await sleep(self._clock, container.behaviour.stop_seconds)
+        if uuid in self._containers:
+            self._forget(container, "", tell=False)
+
+    async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:
+        container = self._of(uuid)
+        container.spec = dataclasses.replace(container.spec, links=tuple(links))
+
+    def links(self, uuid: str) -> tuple[LinkSpec, ...]:
+        """The host names that a container sees now (for tests)."""
+        return self._of(uuid).spec.links
+
+    def _see(self, container: _Container, tell: bool = True, **values: Any) -> None:
+        container.seen = dataclasses.replace(container.seen, **values)
+        if tell and self._watcher:
+            self._watcher.container_changed(container.seen)
+
+    def _still(self, container: _Container) -> None:
+        if container.timer is not None:
+            container.timer.cancel()
+            container.timer = None
+
+    def _forget(self, container: _Container, reason: str, tell: bool = True) -> None:
+        self._still(container)
+        del self._containers[container.spec.uuid]
+        self._see(container, tell, status=GONE, reason=reason)
+        self._wake(container)
+
+    # -- logs and exec
+
+    def _log(self, container: _Container, stream: str, text: str) -> None:
+        if container.lines is None:
+            container.lines = deque(maxlen=_KEPT_LINES)
+        container.lines.append(LogLine(stream, self._clock.time(), text))
+        container.finished += 1
+        self._wake(container)
+
+    def _wake(self, container: _Container) -> None:
+        for event in container.news or ():
+            event.set()
+
+    async def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        container = self._containers.get(uuid)
+        if container is None:
+            return
+        lines = list(container.lines or ())
+        position = container.finished
+        if tail is not None:
+            lines = lines[len(lines) - min(tail, len(lines)) :]
+        news = asyncio.Event()
+        if follow:
+            if container.news is None:
+                container.news = set()
+            container.news.add(news)
+        try:
+            for line in lines:
+                yield line
+            while follow:
+                fresh = container.finished - position
+                for line in list(container.lines or ())[-fresh:] if fresh else ():
+                    position += 1
+                    yield line
+                if container.seen.status == GONE:
+                    return
+                if position == container.finished:
+                    news.clear()
+                    await news.wait()
+        finally:
+            if container.news is not None:
+                container.news.discard(news)
+
+    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
+        container = self._of(uuid)
+        if container.seen.status != RUNNING:
+            raise BackendError("the container does not run")
+        return _Exec(container.spec, list(command))
+
+
+class _Exec:
+    """A command in a simulated container."""
+
+    def __init__(self, spec: ContainerSpec, command: list[str]) -> None:
+        if len(command) == 3 and command[:2] == ["sh", "-c"]:
+            command = shlex.split(command[2])
+        self._spec = spec
+        self._command = command
+        self._typed: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1000)
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def output(self) -> AsyncIterator[tuple[str, str]]:
+        word, arguments = (self._command or [""])[0], self._command[1:]
+        code = 0
+        if word == "echo":
+            yield "stdout", " ".join(arguments) + "\n"
+        elif word == "hostname":
+            yield "stdout", self._spec.name + "\n"
+        elif word == "env":
+            yield "stdout", "".join(f"{k}={v}\n" for k, v in sorted(self._spec.environment.items()))
+        elif word == "exit":
+            code = int(_number(arguments[0] if arguments else "0"))
+        elif word in ("cat", "sh"):
+            while (text := await self._typed.get()) is not None:
+                keep, end, _ = text.partition("\x04")
+                if keep:
+                    yield "stdout", keep
+                if end:
+                    break
+        else:
+            yield "stderr", f"sh: {word}: not found\n"
+            code = 127
+        if not self._code.done():
+            self._code.set_result(code)
+
+    async def send(self, text: str) -> None:
+        await self._typed.put(text)
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._code)
+
+    async def close(self) -> None:
+        if not self._code.done():
+            self._code.set_result(137)
+        if not self._typed.full():
+            self._typed.put_nowait(None)

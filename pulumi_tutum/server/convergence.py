@@ -1,0 +1,793 @@
+"""What takes time: services are carried to where their state says they go.
+
+While a service is on its way, or one of its containers is, it has one task (`_Run`). The task looks at the
+records, does
+the next thing, and waits until something has changed: a backend's answer, an observation, or the deadline.
+Nothing is remembered outside the records but what may be lost (which starts were asked for, what failed), so
+that after a crash a new task goes on from the store. Services at rest have no task, no timer, and cost
+nothing.
+
+  wanted     of a container: where it is to go; the task asks the backend for it and clears it when it is
+      there
+  Starting   containers that have not run yet are started, missing ones are placed, those above the target
+  removed Scaling    the same without starting what had stopped
+  Redeploying  containers of an older deployment are replaced one after another; the first that fails ends it,
+  so that
+             the others go on running. The new image is looked for before anything is removed
+  Stopping, Terminating  containers are stopped, removed
+
+With `sequential_deployment` a container is begun when the one before it is up. "Up": it runs, and is healthy
+if there is a health check; a container that ran and has exited counts as up as well (what that means for the
+service follows when it settles). A container that could not be started and never ran is removed again; its
+record tells why.
+
+Deadline: `start_timeout` seconds in which no further container gets where it is to go. Then the transition is
+given up: its action is Failed with the reasons, and the service has the state that its containers give it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..errors import BackendError, ServerError
+from ..lifecycle import (
+    NOT_RUNNING,
+    PARTLY_RUNNING,
+    REDEPLOYING,
+    RUNNING,
+    SCALING,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    TERMINATED,
+    TERMINATING,
+    TRANSITIONAL,
+    settled_state,
+)
+from . import backends
+from .backends import Backend, Observed
+from .clock import Clock, Timer, sleep
+from .deployment import World
+from .model import Action, Container, Image, Service, has_exited
+from .records import Change, Records
+from .scheduler import NoNode
+
+log = logging.getLogger("pulumi_tutum.server")
+
+DEPLOYING = frozenset({STARTING, SCALING, REDEPLOYING})
+_RETRY_SECONDS, _RETRY_MAX = 0.5, 5.0
+#: How long a transition that was given up may still clean up after itself.
+_CLEANING_SECONDS = 15.0
+
+
+class Convergence:
+    """See the module's docstring.
+
+    Args:
+        settled: called when a service has come to rest, after that is stored.
+    """
+
+    def __init__(
+        self, world: World, backend: Backend, clock: Clock, settled: Callable[[Service], None]
+    ) -> None:
+        self.world = world
+        self.records: Records = world.records
+        self.backend = backend
+        self.clock = clock
+        self.settled = settled
+        self.runs: dict[str, _Run] = {}
+        self._relinking: dict[str, asyncio.Task[None]] = {}
+        self._relink_again: set[str] = set()
+        #: Observations that could not be stored yet, newest per container.
+        self._unsaved: dict[str, Observed] = {}
+        self._closed = False
+
+    async def close(self) -> None:
+        """Stop all tasks; what they were doing is in the records."""
+        self._closed = True
+        tasks = [run.task for run in self.runs.values() if run.task] + list(self._relinking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what changes from outside
+
+    def kick(self, uuid: str) -> None:
+        """Look at a service: something about it, or what is wanted of it, has changed."""
+        if self._closed:
+            return
+        run = self.runs.get(uuid)
+        if run is not None:
+            run.wake.set()
+            return
+        service = self.records.services.get(uuid)
+        if service is None or service.state == TERMINATED:
+            return
+        if service.state in TRANSITIONAL or any(c.wanted for c in self.records.containers_of(uuid)):
+            run = self.runs[uuid] = _Run(self, service)
+            run.task = asyncio.get_running_loop().create_task(run.run(), name=f"converge {uuid}")
+        else:
+            self.rest(service)
+
+    def rest(self, service: Service) -> None:
+        """Give a service at rest the state that its containers give it."""
+        state = self.state_of(service)
+        if state == service.state:
+            return
+        try:
+            with self.records.change() as change:
+                change.edit(service)
+                if not any(c.runs for c in self.records.containers_of(service.uuid)):
+                    service.stopped = self.clock.time()
+                service.state = state
+        except ServerError:
+            self.clock.call_later(_RETRY_SECONDS, self.kick, service.uuid)
+            return
+        self.settled(service)
+
+    def state_of(self, service: Service) -> str:
+        """The stable state that follows from the containers there are."""
+        live = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
+        running = [c for c in live if c.runs]
+        state = settled_state(len(running), len(live) - len(running), service.goal)
+        return PARTLY_RUNNING if state == RUNNING and any(c.healthy is False for c in running) else state
+
+    def observe(self, seen: Observed) -> None:
+        """The backend saw a container change by itself."""
+        if self._closed:
+            return
+        container = self.records.containers.get(seen.uuid)
+        if container is None or not container.live:
+            return
+        run = self.runs.get(container.service)
+        if run is not None and container.uuid in run.ops and seen.status != backends.GONE:
+            # It may be older than what the call in progress is about to answer.
+            run.told[container.uuid] = seen
+            return
+        if self._save(container, seen):
+            self.kick(container.service)
+
+    def _save(self, container: Container, seen: Observed) -> bool:
+        try:
+            with self.records.change() as change:
+                self.apply(change, container, seen)
+        except ServerError:
+            if not self._unsaved:
+                self.clock.call_later(_RETRY_SECONDS, self._save_again)
+            self._unsaved[seen.uuid] = seen
+            return False
+        self._unsaved.pop(seen.uuid, None)
+        return True
+
+    def _save_again(self) -> None:
+        waiting, self._unsaved = self._unsaved, {}
+        for seen in waiting.values():
+            self.observe(seen)
+
+    def apply(self, change: Change, container: Container, seen: Observed) -> None:
+        """Bring a container's record up to what was observed, and decide what follows for it alone."""
+        c, now = change.edit(container), self.clock.time()
+        ran_before = c.runs
+        c.status = seen.status
+        c.node = seen.node or c.node
+        c.backend_id = seen.backend_id or c.backend_id
+        c.image_id = seen.image_id or c.image_id
+        c.healthy = seen.healthy
+        c.restarts = seen.restarts
+        if not self.world.overlay:
+            c.address = seen.address
+        if c.runs:
+            c.ran = True
+            if not ran_before:
+                c.started = now
+                c.deployed = c.deployed or now
+            c.exit_code, c.reason = seen.exit_code, seen.reason
+            if c.wanted == "running" and self.is_up(c):
+                self.arrived(change, c)
+        elif seen.status == backends.EXITED:
+            c.exit_code, c.reason = seen.exit_code, seen.reason
+            c.stopped = now
+            c.ran = True
+            if c.wanted in ("running", "stopped"):
+                self.arrived(change, c)
+            destroy = c.get("autodestroy")
+            if not c.wanted and (destroy == "ALWAYS" or (destroy == "ON_SUCCESS" and c.exit_code == 0)):
+                c.wanted = "gone"
+        elif seen.status == backends.GONE:
+            c.reason = c.reason or seen.reason
+            self.ended(change, c)
+        elif c.wanted == "stopped":
+            self.arrived(change, c)
+
+    @staticmethod
+    def is_up(container: Container) -> bool:
+        """Whether it runs and, where that is asked for, is healthy."""
+        if container.spec is not None and container.spec.healthcheck is not None:
+            return container.status == backends.RUNNING and container.healthy is True
+        return container.runs
+
+    def arrived(self, change: Change, container: Container, error: str = "") -> None:
+        """A container is where it was to go, or will not get there; its own action ends."""
+        change.edit(container).wanted = ""
+        self.end_action(change, container.action, error)
+        container.action = ""
+
+    def ended(self, change: Change, container: Container) -> None:
+        """A container is gone; with it, unless a successor takes them, its volumes."""
+        c, now = change.edit(container), self.clock.time()
+        keep = c.keep_volumes and c.wanted == "gone"
+        self.arrived(change, c)
+        c.status, c.destroyed, c.keep_volumes = backends.GONE, now, False
+        self.world.remember_address(c)
+        if not keep:
+            for volume in list(self.records.volumes_of.get(c.service, {}).values()):
+                if volume.ordinal == c.ordinal:
+                    change.edit(volume).state = "Terminated"
+                    volume.destroyed = now
+
+    def end_action(self, change: Change, uuid: str, error: str = "") -> None:
+        """Finish an action that is in progress."""
+        action = self.records.actions.get(uuid)
+        if action is not None and action.end is None:
+            change.edit(action).state = "Failed" if error else "Success"
+            action.error, action.end = error, self.clock.time()
+
+    def cancel(self, uuid: str) -> None:
+        """What a service is on its way to was called off (its action is Canceling)."""
+        run = self.runs.get(uuid)
+        if run is not None:
+            run.wake.set()
+        else:
+            self.kick(uuid)
+
+    # -- links that change while containers run
+
+    def relink(self, uuid: str) -> None:
+        """See to it that the running containers of a service see the host names that they should."""
+        service = self.records.services.get(uuid)
+        if self._closed or service is None:
+            return
+        linked = service.definition.get("linked_to_service") or service.definition.get(
+            "sequential_deployment"
+        )
+        if not linked and not any(c.spec and c.spec.links for c in self.records.containers_of(uuid)):
+            return
+        if uuid in self._relinking:
+            self._relink_again.add(uuid)
+            return
+        self._relinking[uuid] = asyncio.get_running_loop().create_task(
+            self._relink(uuid), name=f"relink {uuid}"
+        )
+
+    async def _relink(self, uuid: str) -> None:
+        try:
+            while True:
+                # Changes come in bursts: let the present one finish.
+                await asyncio.sleep(0)
+                self._relink_again.discard(uuid)
+                again = False
+                for c in self.records.containers_of(uuid):
+                    if c.spec is None or not c.runs or c.wanted:
+                        continue
+                    links = self.world.links(c)
+                    if links == c.spec.links:
+                        continue
+                    try:
+                        await self.backend.relink(c.uuid, links)
+                        with self.records.change() as change:
+                            change.edit(c).spec = dataclasses.replace(c.spec, links=links)
+                    except ServerError:
+                        again = True
+                    except BackendError as error:
+                        extra = {"container": c.name, "error": str(error)}
+                        log.warning("cannot change the links of a container", extra=extra)
+                        again = again or error.transient
+                if again:
+                    await sleep(self.clock, _RETRY_MAX)
+                elif uuid not in self._relink_again:
+                    return
+        finally:
+            del self._relinking[uuid]
+
+
+class _Run:
+    """One service on its way."""
+
+    def __init__(self, all_: Convergence, service: Service) -> None:
+        self.all = all_
+        self.records = all_.records
+        self.world = all_.world
+        self.service = service
+        self.task: asyncio.Task[None] | None = None
+        self.wake = asyncio.Event()
+        self.ops: dict[str, asyncio.Task[None]] = {}
+        #: What the backend said about a container while a call about it was in progress.
+        self.told: dict[str, Observed] = {}
+        #: Containers whose start the backend has accepted.
+        self.asked: set[str] = set()
+        #: Containers that this run has begun to bring up.
+        self.begun: set[str] = set()
+        #: Why, by container name, in order.
+        self.failures: dict[str, str] = {}
+        #: Ordinals (EVERY_NODE: nodes) that could not be filled and are not tried again by this run.
+        self.given_up: set[int | str] = set()
+        self.image_found = False
+        self.cancelled = False
+        self._expiries = 0
+        self._timer: Timer | None = None
+        self._waiting: set[str] = set()
+        self._action = service.action
+
+    def _begin_anew(self) -> None:
+        """Another action began while containers were still on their way."""
+        self._action = self.service.action
+        self.failures.clear()
+        self.given_up.clear()
+        self.begun.clear()
+        self.asked.clear()
+        self.image_found, self.cancelled, self._expiries = False, False, 0
+        for c in self.records.containers_of(self.service.uuid):
+            if c.uuid in self.ops and c.wanted in ("stopped", "gone"):
+                # A call that brings it up must not win over what is wanted now.
+                self.ops.pop(c.uuid).cancel()
+        self._arm(self.world.settings.start_timeout)
+
+    async def run(self) -> None:
+        self._arm(self.world.settings.start_timeout)
+        try:
+            while True:
+                self.wake.clear()
+                if self.service.action != self._action:
+                    self._begin_anew()
+                try:
+                    if self._step():
+                        return
+                except ServerError as error:
+                    log.warning("cannot store: %s", error.message)
+                    await sleep(self.all.clock, _RETRY_SECONDS)
+                    continue
+                await self.wake.wait()
+        finally:
+            if self._timer:
+                self._timer.cancel()
+            for op in self.ops.values():
+                op.cancel()
+            self.all.runs.pop(self.service.uuid, None)
+            if not self.all._closed and self.task and not self.task.cancelled():
+                self._afterwards()
+
+    def _afterwards(self) -> None:
+        """Containers that began to go while this run ended get a new one."""
+        service = self.service
+        if service.state in TRANSITIONAL or any(c.wanted for c in self.records.containers_of(service.uuid)):
+            asyncio.get_running_loop().call_soon(self.all.kick, service.uuid)
+
+    # -- the deadline
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self.all.clock.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._expiries += 1
+        try:
+            self._give_up(final=self._expiries > 1)
+        except ServerError:
+            self._expiries -= 1
+            self._arm(_RETRY_SECONDS)
+            return
+        self._arm(min(_CLEANING_SECONDS, self.world.settings.start_timeout))
+        self.wake.set()
+
+    def _note_progress(self, live: list[Container]) -> None:
+        """A container less on its way: the deadline begins anew. Each counts once, so the end is certain."""
+        waiting = {c.uuid for c in live if c.wanted}
+        if self._waiting - waiting and self._expiries == 0:
+            self._arm(self.world.settings.start_timeout)
+        self._waiting = waiting
+
+    def _give_up(self, final: bool, reason: str = "") -> None:
+        within = reason or f"within {self.world.settings.start_timeout:g} seconds"
+        for op in self.ops.values():
+            op.cancel()
+        self.ops.clear()
+        with self.records.change() as change:
+            for c in self.records.containers_of(self.service.uuid):
+                if not c.wanted:
+                    continue
+                if c.wanted == "gone" and not final:
+                    continue
+                if c.wanted == "running":
+                    verb = "become healthy" if c.runs else "start"
+                    self._fail(change, c, f"did not {verb} {within}")
+                else:
+                    verb = "be stopped" if c.wanted == "stopped" else "be removed"
+                    self._fail(change, c, f"could not {verb} {within}")
+        self.cancelled = True
+
+    def _fail(self, change: Change, c: Container, reason: str) -> None:
+        """A container does not get where it was to go; see the module's docstring for what becomes of it."""
+        self.failures[c.name] = reason
+        starting = c.wanted == "running"
+        change.edit(c).reason = reason
+        if starting and not c.runs:
+            self.given_up.add(c.node if self.service.every_node else c.ordinal)
+            if c.started is None:
+                self.all.end_action(change, c.action, reason)
+                c.action, c.wanted = "", "gone"
+                return
+            if c.uuid in self.asked:
+                # The backend has accepted the start: it must not come up later.
+                self.all.end_action(change, c.action, reason)
+                c.action, c.wanted, c.ran = "", "stopped", True
+                return
+        c.ran = True
+        self.all.arrived(change, c, reason)
+
+    # -- one step
+
+    def _step(self) -> bool:
+        """Do what can be done now. True: the service has come to rest."""
+        service = self.service
+        action = self.records.actions.get(service.action)
+        if action is not None and action.state == "Canceling" and not self.cancelled:
+            self._give_up(final=False, reason="before it was canceled")
+        live = self.records.containers_of(service.uuid)
+        self._note_progress(live)
+        with self.records.change() as change:
+            for c in live:
+                if c.wanted == "running" and c.runs and c.healthy is False and c.uuid not in self.ops:
+                    self._fail(change, c, "is not healthy")
+            if service.state in DEPLOYING and not self.cancelled:
+                self._deploy(change, live)
+        live = self.records.containers_of(service.uuid)
+        for c in live:
+            if c.uuid not in self.ops:
+                self._carry_out(c)
+        if service.state not in TRANSITIONAL:
+            self.all.rest(service)
+        if self._expiries > 1:
+            self._come_to_rest()
+            return True
+        if self.ops or any(c.wanted for c in self.records.containers_of(service.uuid)):
+            return False
+        self._come_to_rest()
+        return True
+
+    def _carry_out(self, c: Container) -> None:
+        backend = self.all.backend
+        if c.wanted == "gone":
+            self._operate(c, lambda: self._remove(c))
+        elif c.wanted == "stopped":
+            if c.runs or c.uuid in self.asked:
+                self._operate(c, lambda: backend.stop(c.uuid))
+            else:
+                with self.records.change() as change:
+                    self.all.arrived(change, c)
+        elif c.wanted == "running" and c.uuid not in self.asked:
+            if self.all.is_up(c):
+                with self.records.change() as change:
+                    self.all.arrived(change, c)
+            elif not c.runs:
+                self.begun.add(c.uuid)
+                self._operate(c, lambda: self._bring_up(c))
+
+    def _deploy(self, change: Change, live: list[Container]) -> None:
+        """Decide which containers are to come, to start and to go next."""
+        service = self.service
+        staying = [c for c in live if c.wanted != "gone"]
+        redeploying = service.state == REDEPLOYING
+        old = [c for c in staying if redeploying and c.deployment < service.deployment]
+        moving = any(c.wanted for c in live) or bool(self.ops)
+        excess, missing = self._slots(staying, live)
+        for c in excess:
+            change.edit(c).wanted = "gone"
+            c.keep_volumes = False
+        old = [c for c in old if c not in excess]
+        if old:
+            # One at a time, and none after one that failed.
+            if moving or excess or self.failures:
+                return
+            if not self.image_found:
+                self._look_for_image(old[0].node)
+            elif missing:
+                self._place(change, missing[:1])
+            else:
+                change.edit(old[0]).wanted = "gone"
+                old[0].keep_volumes = service.reuse_volumes
+            return
+        idle = [c for c in staying if c not in excess and self._should_start(c)]
+        if not service.get("sequential_deployment"):
+            for c in idle:
+                change.edit(c).wanted = "running"
+            self._place(change, missing)
+        elif not moving and not self.failures:
+            if idle and (not missing or idle[0].ordinal < _ordinal(missing[0])):
+                change.edit(idle[0]).wanted = "running"
+            else:
+                self._place(change, missing[:1])
+
+    def _should_start(self, c: Container) -> bool:
+        """Stopped containers that a start has not brought up yet (it cleared `ran`)."""
+        return (
+            self.service.state == STARTING
+            and not c.runs
+            and not c.wanted
+            and not c.ran
+            and c.name not in self.failures
+        )
+
+    def _slots(
+        self, staying: list[Container], live: list[Container]
+    ) -> tuple[list[Container], list[tuple[int, str | None]]]:
+        """Containers that are too many, and (ordinal, node) of those that are missing."""
+        service = self.service
+        taken = {c.ordinal for c in live}
+        free = (n for n in range(1, len(live) + 100_000) if n not in taken)
+        if service.every_node:
+            nodes = [n.uuid for n in self.world.candidates(service)]
+            held: set[str] = set()
+            excess = []
+            for c in staying:
+                outdated = service.state == REDEPLOYING and c.node not in nodes
+                if outdated or c.node in held:
+                    excess.append(c)
+                held.add(c.node)
+            leaving = {c.node for c in live if c.wanted == "gone"}
+            wanted = [n for n in nodes if n not in held and n not in leaving and n not in self.given_up]
+            return excess, [(next(free), n) for n in wanted]
+        target = service.target or 0
+        excess = staying[target:]
+        missing = target - len(staying) - len(self.given_up)
+        found: list[tuple[int, str | None]] = []
+        while missing > 0 and len(found) < missing:
+            ordinal = next(free)
+            if ordinal not in self.given_up:
+                found.append((ordinal, None))
+        return excess, found
+
+    def _place(self, change: Change, slots: list[tuple[int, str | None]]) -> None:
+        service = self.service
+        if not slots:
+            if service.every_node and not self.records.containers_of(service.uuid) and not self.failures:
+                self._explain_no_candidates()
+            return
+        loads = self.world.loads(service)
+        for ordinal, node in slots:
+            try:
+                container = self.world.place(change, service, ordinal, loads, node)
+            except NoNode as error:
+                self.failures[f"{service.name}-{ordinal}"] = str(error)
+                self.given_up.add(node if node is not None else ordinal)
+            else:
+                self.begun.add(container.uuid)
+
+    def _explain_no_candidates(self) -> None:
+        tags = [tag["name"] for tag in self.service.get("tags")]
+        self.failures[self.service.name] = (
+            f"no node has all the tags {', '.join(tags)}" if tags else "no node is up"
+        )
+
+    # -- calls to the backend
+
+    def _operate(self, c: Container, work: Callable[[], Awaitable[Observed]]) -> None:
+        async def operate() -> None:
+            seen = await self._insist(c, work)
+            # Nothing is awaited between storing the answer and forgetting the call.
+            while seen is not None:
+                try:
+                    with self.records.change() as change:
+                        self.all.apply(change, c, seen)
+                    break
+                except ServerError:
+                    await sleep(self.all.clock, _RETRY_SECONDS)
+
+        self._launch(c.uuid, operate())
+
+    def _launch(self, key: str, work: Awaitable[None]) -> None:
+        async def launch() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("a call to the backend ended unexpectedly")
+                self.failures[self.service.name] = "internal error; the server's log has more"
+                self.cancelled = True
+                self._drop_wishes(key)
+            finally:
+                if self.ops.get(key) is asyncio.current_task():
+                    del self.ops[key]
+                self.wake.set()
+
+        self.ops[key] = asyncio.get_running_loop().create_task(launch(), name=f"container {key}")
+
+    def _drop_wishes(self, key: str) -> None:
+        container = self.records.containers.get(key)
+        if container is not None and container.live and container.wanted:
+            try:
+                with self.records.change() as change:
+                    self.all.arrived(change, container, "internal error")
+            except ServerError:
+                log.warning("cannot store the end of a failed call")
+
+    async def _insist(self, c: Container, work: Callable[[], Awaitable[Observed]]) -> Observed | None:
+        """What the backend answers; None when it refused, which is recorded then. Passing troubles are waited
+        out.
+        """
+        wait = _RETRY_SECONDS
+        while True:
+            try:
+                seen = await work()
+                told = self.told.pop(c.uuid, None)
+                if (
+                    told is not None
+                    and told.status != seen.status
+                    and c.spec is not None
+                    and seen.status != backends.GONE
+                ):
+                    # Which of the two is newer? A second look decides.
+                    seen = await self.all.backend.create(c.spec)
+                return seen
+            except ServerError:
+                pass
+            except BackendError as error:
+                if not error.transient and c.wanted != "gone":
+                    await self._refused(c, str(error))
+                    return None
+                log.warning("the backend did not do it yet", extra={"container": c.name, "error": str(error)})
+                if self.service.state == TERMINATING:
+                    self.failures[c.name] = str(error)
+            await sleep(self.all.clock, wait)
+            wait = min(wait * 2, _RETRY_MAX)
+
+    async def _refused(self, c: Container, reason: str) -> None:
+        while True:
+            try:
+                with self.records.change() as change:
+                    self._fail(change, c, reason)
+                return
+            except ServerError:
+                await sleep(self.all.clock, _RETRY_SECONDS)
+
+    async def _bring_up(self, c: Container) -> Observed:
+        backend = self.all.backend
+        if c.spec is None:
+            info = await backend.image(c.image, c.node)
+            with self.records.change() as change:
+                self.world.specify(change, self.service, c, info)
+                known = self.records.images.get(c.image)
+                if known is None:
+                    change.add(Image(c.image, self.records.next_seq(), info))
+                elif known.info != info:
+                    change.edit(known).info = info
+        assert c.spec is not None
+        seen = await backend.create(c.spec)
+        # Did it run and exit while this server was down? A job is not run twice.
+        finished = has_exited(seen) and c.status in ("", backends.CREATED)
+        if seen.status not in (backends.RUNNING, backends.RESTARTING) and not finished:
+            seen = await backend.start(c.uuid)
+            self.asked.add(c.uuid)
+        return seen
+
+    async def _remove(self, c: Container) -> Observed:
+        volumes: list[str] = []
+        if not c.keep_volumes:
+            volumes = [
+                v.uuid for v in self.records.volumes_of.get(c.service, {}).values() if v.ordinal == c.ordinal
+            ]
+        if c.status or c.spec is not None:
+            await self.all.backend.remove(c.uuid, volumes=volumes)
+        return Observed(c.uuid, backends.GONE)
+
+    def _look_for_image(self, node: str) -> None:
+        image = self.service.definition["image"]
+
+        async def look() -> None:
+            wait = _RETRY_SECONDS
+            while not self.image_found:
+                try:
+                    await self.all.backend.image(image, node)
+                    self.image_found = True
+                except BackendError as error:
+                    if not error.transient:
+                        self.failures[self.service.name] = str(error)
+                        return
+                    await sleep(self.all.clock, wait)
+                    wait = min(wait * 2, _RETRY_MAX)
+
+        self._launch("image", look())
+
+    # -- the end
+
+    def _come_to_rest(self) -> None:
+        service, now = self.service, self.all.clock.time()
+        before = service.state
+        live = self.records.containers_of(service.uuid)
+        with self.records.change() as change:
+            change.edit(service)
+            if before == TERMINATING:
+                self._end(change, live)
+            elif before in TRANSITIONAL:
+                if before in DEPLOYING:
+                    self._note_exits()
+                    self._note_deployment(service, now, live)
+                for c in live:
+                    if c.deployment != service.deployment:
+                        change.edit(c).deployment = service.deployment
+                if before == STOPPING:
+                    service.stopped = now
+            if before != TERMINATING:
+                service.state = self.all.state_of(service)
+                if service.state in (STOPPED, NOT_RUNNING) and before not in (STOPPED, NOT_RUNNING, STOPPING):
+                    service.stopped = now if before == RUNNING or self.begun else service.stopped
+            if before in TRANSITIONAL:
+                self._end_action(change)
+        self.all.settled(service)
+
+    def _note_exits(self) -> None:
+        """A container of this transition that ended badly is a failure too."""
+        for uuid in self.begun:
+            c = self.records.containers.get(uuid)
+            if c is not None and not c.runs and c.exit_code and c.name not in self.failures:
+                self.failures[c.name] = f"exited with code {c.exit_code}" + (
+                    f" ({c.reason})" if c.reason else ""
+                )
+
+    def _note_deployment(self, service: Service, now: float, live: list[Container]) -> None:
+        if service.every_node:
+            service.goal = len(self.world.candidates(service))
+        else:
+            service.goal = service.target or 0
+        began = any(
+            (c := self.records.containers.get(u)) is not None and c.started is not None for u in self.begun
+        )
+        if began or (live and service.state != SCALING):
+            if service.fresh:
+                service.deployed = now
+            if service.state != SCALING:
+                service.started = now
+        service.fresh = False
+
+    def _end(self, change: Change, live: list[Container]) -> None:
+        """The service is terminated; or, when its containers cannot be removed, it is back."""
+        service, now = self.service, self.all.clock.time()
+        holder = self.records.by_name.get((service.stack, service.name.lower()), service.uuid)
+        if live and holder == service.uuid and not (service.key and service.key in self.records.by_key):
+            service.state = self.all.state_of(service)
+            return
+        for c in live:
+            self.all.ended(change, c)
+        service.state, service.destroyed, service.token = TERMINATED, now, ""
+        for volume in list(self.records.volumes_of.get(service.uuid, {}).values()):
+            change.edit(volume).state = "Terminated"
+            volume.destroyed = now
+        for group in [g for (owner, _), g in self.records.group_at.items() if owner == service.uuid]:
+            change.edit(group).state = "Terminated"
+            group.destroyed = now
+        for trigger in list(self.records.triggers_of.get(service.uuid, ())):
+            change.drop(self.records.triggers[trigger])
+
+    def _end_action(self, change: Change) -> None:
+        service = self.service
+        error = "; ".join(f"{name}: {reason}" for name, reason in self.failures.items())
+        if service.state == TERMINATED:
+            error = ""
+        action = self.records.actions.get(service.action)
+        if action is not None and action.state == "Canceling":
+            _cancel(change, action, self.all.clock.time())
+        self.all.end_action(change, service.action, error)
+        service.action = ""
+
+
+def _cancel(change: Change, action: Action, now: float) -> None:
+    change.edit(action).state = "Canceled"
+    action.end = now
+
+
+def _ordinal(slot: tuple[int, str | None]) -> int:
+    return slot[0]

@@ -1,0 +1,382 @@
+"""How a container comes to be: its node, ports, address and volumes are chosen, then its image fills in the
+rest.
+
+`place` decides what must be unique (so it happens inside a change, at once); `specify` builds what the
+backend gets, once the image is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import schema
+from . import environment, scheduler
+from .backends import ContainerSpec, ImageInfo, LinkSpec, PortSpec, VolumeSpec
+from .environment import Peer
+from .model import (
+    Container,
+    Node,
+    Service,
+    Settings,
+    Volume,
+    VolumeGroup,
+    automatic_tags,
+    container_definition,
+    merged_ports,
+    new_uuid,
+    revision,
+    uri,
+)
+from .records import Change, Records, link_targets, volume_sources
+from .scheduler import NodeLoad, NoNode
+
+OVERLAY = ipaddress.ip_network("10.7.0.0/16")
+
+
+@dataclasses.dataclass
+class World:
+    """What deploying needs to know: the records, the settings, and what kind of backend there is."""
+
+    records: Records
+    settings: Settings
+    backend: str
+    overlay: bool
+    #: Where the search for a free port or address goes on: node or "overlay" -> last given out.
+    cursors: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    # -- placement
+
+    def loads(self, service: Service) -> list[NodeLoad]:
+        """The nodes as placement sees them now."""
+        records = self.records
+        mine: dict[str, int] = {}
+        for c in records.containers_of(service.uuid):
+            if c.wanted != "gone" and (c.runs or c.wanted == "running"):
+                mine[c.node] = mine.get(c.node, 0) + 1
+        return [
+            NodeLoad(
+                node.uuid,
+                node.nickname or node.name,
+                self.node_tags(node),
+                node.state == "Deployed",
+                records.running_on[node.uuid],
+                mine.get(node.uuid, 0),
+                dict(records.ports.get(node.uuid, {})),
+            )
+            for node in records.nodes.values()
+            if node.state not in ("Terminating", "Terminated")
+        ]
+
+    def node_tags(self, node: Node) -> frozenset[str]:
+        cluster = self.records.clusters.get(node.cluster)
+        return frozenset(
+            (
+                *node.tags,
+                *(cluster.tags if cluster else ()),
+                *automatic_tags(self.backend, cluster.name if cluster else ""),
+            )
+        )
+
+    def candidates(self, service: Service) -> list[NodeLoad]:
+        """The nodes that are up and have the service's tags."""
+        return scheduler.tagged(self.loads(service), [tag["name"] for tag in service.get("tags")])
+
+    def place(
+        self, change: Change, service: Service, ordinal: int, loads: list[NodeLoad], only: str | None = None
+    ) -> Container:
+        """A new container of a service, on the node that its strategy chooses.
+
+        Args:
+            loads: as `loads` returned them; brought up to date for the next container of the same change.
+            only: uuid of the node it must be on (EVERY_NODE).
+
+        Raises:
+            NoNode: no node can take it.
+        """
+        fixed = {
+            (p["protocol"], p["outer_port"])
+            for p in service.get("container_ports")
+            if p.get("outer_port") is not None
+        }
+        pinned = self._pinned(service, ordinal)
+        if only is not None:
+            pinned = {only} if pinned is None else pinned & {only}
+        tags = [tag["name"] for tag in service.get("tags")]
+        strategy = service.get("deployment_strategy")
+        node = scheduler.place(strategy, scheduler.candidates(loads, tags, fixed, pinned))
+        container = Container(
+            new_uuid(),
+            self.records.next_seq(),
+            service.uuid,
+            f"{service.name}-{ordinal}",
+            ordinal,
+            node.uuid,
+            service.definition["image"],
+            service.deployment,
+            revision(service.definition),
+            definition=container_definition(service.definition),
+        )
+        container.outer = tuple(self._outer_ports(service, node))
+        if self.overlay and service.get("network") != "host":
+            container.address = self._address(service, ordinal, change)
+        change.add(container)
+        node.running += 1
+        node.of_service += 1
+        node.taken = {**node.taken, **{(p, o): container.uuid for p, _, o in container.outer}}
+        return container
+
+    def _pinned(self, service: Service, ordinal: int) -> set[str] | None:
+        """Nodes that hold the volumes which the container will have; None: there are none."""
+        pinned: set[str] | None = None
+        for volume in self._kept(service, ordinal):
+            pinned = {volume.node} if pinned is None else pinned & {volume.node}
+        for source in volume_sources(service.definition):
+            nodes = {c.node for c in self.records.containers_of(source) if c.wanted != "gone" and c.spec}
+            if not nodes:
+                name = self.records.services[source].name if source in self.records.services else source
+                raise NoNode(f"volumes_from: service {name} has no containers")
+            pinned = nodes if pinned is None else pinned & nodes
+        return pinned
+
+    def _kept(self, service: Service, ordinal: int) -> list[Volume]:
+        return [v for v in self.records.volumes_of.get(service.uuid, {}).values() if v.ordinal == ordinal]
+
+    def _outer_ports(self, service: Service, node: NodeLoad) -> list[tuple[str, int, int]]:
+        given: list[tuple[str, int, int]] = []
+        if service.get("network") == "host":
+            return [
+                (p["protocol"], p["inner_port"], p["outer_port"])
+                for p in service.get("container_ports")
+                if p.get("outer_port") is not None
+            ]
+        taken = set(node.taken)
+        for p in service.get("container_ports"):
+            if not p.get("published"):
+                continue
+            outer = p.get("outer_port")
+            if outer is None:
+                key = f"{node.uuid}/{p['protocol']}"
+                outer = scheduler.free_port(
+                    taken, p["protocol"], self.settings.port_range, self.cursors.get(key, 0)
+                )
+                self.cursors[key] = outer
+            taken.add((p["protocol"], outer))
+            given.append((p["protocol"], p["inner_port"], outer))
+        return given
+
+    def _address(self, service: Service, ordinal: int, change: Change) -> str:
+        """An overlay address; a redeployed container gets the one its predecessor had."""
+        fresh = {r.address for r, _ in change.before.values() if isinstance(r, Container)}
+        remembered = self.cursors.get(f"address/{service.uuid}/{ordinal}")
+        taken = self.records.addresses
+        if remembered is not None:
+            address = str(OVERLAY.network_address + remembered)
+            if address not in taken and address not in fresh:
+                return address
+        cursor = self.cursors.get("overlay", 1)
+        for _ in range(OVERLAY.num_addresses - 3):
+            cursor = cursor + 1 if cursor < OVERLAY.num_addresses - 2 else 2
+            address = str(OVERLAY.network_address + cursor)
+            if address not in taken and address not in fresh:
+                self.cursors["overlay"] = cursor
+                return address
+        raise NoNode("no address of the overlay network is free")
+
+    def remember_address(self, container: Container) -> None:
+        """The next container with this ordinal gets the same address, if it is free."""
+        if container.address and self.overlay:
+            number = int(ipaddress.ip_address(container.address)) - int(OVERLAY.network_address)
+            if 0 < number < OVERLAY.num_addresses:
+                self.cursors[f"address/{container.service}/{container.ordinal}"] = number
+
+    # -- what it is made of
+
+    def specify(self, change: Change, service: Service, container: Container, info: ImageInfo) -> None:
+        """Fill in `spec`: ports, volumes, links and the whole environment."""
+        settings, records = self.settings, self.records
+        stack = records.stack_name(service)
+        roles: dict[str, str] = {}
+        if "global" in container.get("roles"):
+            if not service.token:
+                change.edit(service).token = secrets.token_hex(20)
+            roles["TUTUM_AUTH"] = f"ApiKey {settings.user}:{service.token}"
+        tutum = environment.tutum_variables(
+            settings,
+            service=(service.uuid, service.name),
+            stack=stack,
+            container=(container.uuid, container.name),
+            node=container.node,
+            address=container.address,
+            trigger_body=service.trigger_body,
+        )
+        variables, linked = environment.merge(
+            info.environment,
+            self.variables_of_links(container.definition, service, before=container),
+            roles,
+            tutum,
+            container.get("container_envvars"),
+        )
+        change.edit(container)
+        container.linked = linked
+        container.image_info = info
+        outer: dict[tuple[str, int], list[int]] = {}
+        for protocol, inner, number in container.outer:
+            outer.setdefault((protocol, inner), []).append(number)
+        ports = tuple(
+            PortSpec(
+                protocol,
+                inner,
+                outer[protocol, inner].pop(0) if published and outer.get((protocol, inner)) else None,
+            )
+            for protocol, inner, _, published in merged_ports(container.get("container_ports"), info.ports)
+        )
+        container.spec = ContainerSpec(
+            container.uuid,
+            container.name,
+            service.uuid,
+            service.name,
+            container.ordinal,
+            container.node,
+            container.image,
+            container.revision,
+            entrypoint=container.get("entrypoint"),
+            run_command=container.get("run_command"),
+            working_dir=container.get("working_dir"),
+            environment=variables,
+            ports=ports,
+            volumes=tuple(self._volumes(change, service, container, info)),
+            links=self.links(container),
+            memory=container.get("memory"),
+            cpu_shares=container.get("cpu_shares"),
+            network=container.get("network"),
+            pid=container.get("pid"),
+            privileged=container.get("privileged"),
+            autorestart=container.get("autorestart"),
+            healthcheck=container.get("healthcheck"),
+        )
+
+    def _volumes(
+        self, change: Change, service: Service, container: Container, info: ImageInfo
+    ) -> list[VolumeSpec]:
+        mounts: dict[str, VolumeSpec] = {}
+        sources: list[tuple[str, bool]] = []
+        own: list[tuple[str, bool]] = []
+        for binding in container.get("bindings"):
+            source, path = binding.get("volumes_from"), binding.get("container_path")
+            if source:
+                sources.append((schema.service_uuid(source) or "", binding.get("rewritable", True)))
+            elif binding.get("host_path"):
+                mounts[path] = VolumeSpec(
+                    path, host_path=binding["host_path"], rewritable=binding.get("rewritable", True)
+                )
+            else:
+                own.append((path, binding.get("rewritable", True)))
+        kept = {v.path: v for v in self._kept(service, container.ordinal)}
+        for path, rewritable in own:
+            mounts[path] = VolumeSpec(
+                path, volume=self._volume(change, service, container, path, kept), rewritable=rewritable
+            )
+        for source, rewritable in sources:
+            for mount in self._mounts_of(source, container):
+                if mount.container_path not in mounts:
+                    mounts[mount.container_path] = dataclasses.replace(
+                        mount, rewritable=mount.rewritable and rewritable
+                    )
+        for path in info.volumes:
+            if path not in mounts:
+                mounts[path] = VolumeSpec(path, volume=self._volume(change, service, container, path, kept))
+        return list(mounts.values())
+
+    def _mounts_of(self, source: str, container: Container) -> Sequence[VolumeSpec]:
+        """The mounts of the container of another service whose volumes this one gets: on its node, same
+        ordinal first.
+        """
+        there = [
+            c
+            for c in self.records.containers_of(source)
+            if c.node == container.node and c.spec and c.wanted != "gone"
+        ]
+        there.sort(key=lambda c: (c.ordinal != container.ordinal, c.ordinal))
+        return there[0].spec.volumes if there and there[0].spec else ()
+
+    def _volume(
+        self, change: Change, service: Service, container: Container, path: str, kept: Mapping[str, Volume]
+    ) -> str:
+        """uuid of the container's volume at a path: the one its predecessor left, or a new one."""
+        if path in kept:
+            return kept[path].uuid
+        seq = self.records.next_seq
+        group = self.records.group_at.get((service.uuid, path))
+        if group is None:
+            group = change.add(VolumeGroup(new_uuid(), seq(), f"{service.name}:{path}", service.uuid, path))
+        volume = Volume(new_uuid(), seq(), group.uuid, service.uuid, container.ordinal, path, container.node)
+        return change.add(volume).uuid
+
+    # -- links
+
+    def peers(self, service: Service, *, name: str, before: int | None = None) -> list[Peer]:
+        """The containers of a service as those who link to it see them, in ordinal order.
+
+        Args:
+            name: the link's; where addresses do not last, hosts are called `<name>-<ordinal>`.
+            before: only those with a smaller ordinal.
+        """
+        out = []
+        for c in self.records.containers_of(service.uuid):
+            if c.spec is None or c.wanted == "gone" or (before is not None and c.ordinal >= before):
+                continue
+            host = "" if c.spec.network == "host" else c.address if self.overlay else f"{name}-{c.ordinal}"
+            ports = tuple(dict.fromkeys((p.protocol, p.inner_port) for p in c.spec.ports))
+            out.append(Peer(c.uuid, c.name, c.ordinal, host, ports, environment.own_variables(c)))
+        return out
+
+    def variables_of(self, service: Service, name: str, before: int | None = None) -> dict[str, str]:
+        """What a link with this name to a service brings now."""
+        peers = self.peers(service, name=name, before=before)
+        return environment.link_variables(name, peers, self.settings.rest_url + uri("service", service.uuid))
+
+    def variables_of_links(
+        self, definition: Mapping[str, Any], service: Service, before: Container | None = None
+    ) -> dict[str, str]:
+        """What all the links of a definition bring, and, in sequential deployment, the containers before this
+        one.
+        """
+        out: dict[str, str] = {}
+        if before is not None and definition.get("sequential_deployment"):
+            out.update(self.variables_of(service, service.name, before.ordinal))
+        for link, target in zip(
+            definition.get("linked_to_service", ()), link_targets(definition), strict=True
+        ):
+            found = self.records.services.get(target)
+            if found is not None:
+                peers = self._linked(service, found, link["name"], before.node if before else None)
+                url = self.settings.rest_url + uri("service", found.uuid)
+                out.update(environment.link_variables(link["name"], peers, url))
+        return out
+
+    def _linked(self, service: Service, target: Service, name: str, node: str | None) -> list[Peer]:
+        """The containers that a link leads to; between two EVERY_NODE services, the one on the same node."""
+        peers = self.peers(target, name=name)
+        if node is not None and service.every_node and target.every_node:
+            return [p for p in peers if self.records.containers[p.uuid].node == node] or peers
+        return peers
+
+    def links(self, container: Container) -> tuple[LinkSpec, ...]:
+        """The host names that a container should see now: by its service's present links."""
+        service = self.records.services[container.service]
+        out = []
+        if container.get("sequential_deployment"):
+            earlier = self.peers(service, name=service.name, before=container.ordinal)
+            if earlier:
+                out.append(LinkSpec(service.name, tuple((p.ordinal, p.uuid) for p in earlier), service.uuid))
+        for link, target in zip(
+            service.get("linked_to_service"), link_targets(service.definition), strict=True
+        ):
+            found = self.records.services.get(target)
+            peers = self._linked(service, found, link["name"], container.node) if found is not None else []
+            out.append(LinkSpec(link["name"], tuple((p.ordinal, p.uuid) for p in peers), target))
+        return tuple(out)

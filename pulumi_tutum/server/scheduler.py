@@ -1,0 +1,108 @@
+"""Which node gets a container: pure functions over plain values (specification, "Deployment strategies").
+
+A node can take a container when it is up, has all the service's tags, has none of the container's fixed outer
+ports taken, and is one of the nodes that the container's volumes are on. Among those, EMPTIEST_NODE takes the
+one with the fewest running containers, HIGH_AVAILABILITY the one with the fewest of the same service (then
+the emptiest); EVERY_NODE has one container on each. Ties go to the older node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class NodeLoad:
+    """A node as placement sees it, oldest first in lists.
+
+    Attributes:
+        tags: the node's own and its automatic ones.
+        running: containers that run there, or are about to.
+        of_service: those of them that belong to the service in question.
+        taken: outer ports in use there, as (protocol, port).
+    """
+
+    uuid: str
+    name: str
+    tags: frozenset[str]
+    up: bool = True
+    running: int = 0
+    of_service: int = 0
+    taken: Mapping[tuple[str, int], object] = field(default_factory=dict)
+
+
+class NoNode(Exception):
+    """No node can take the container; the text says why, for users."""
+
+
+def tagged(nodes: Sequence[NodeLoad], tags: Collection[str]) -> list[NodeLoad]:
+    """The nodes that are up and have all of `tags`."""
+    wanted = frozenset(tags)
+    return [node for node in nodes if node.up and wanted <= node.tags]
+
+
+def candidates(
+    nodes: Sequence[NodeLoad],
+    tags: Collection[str],
+    fixed_ports: Collection[tuple[str, int]],
+    pinned: Collection[str] | None,
+) -> list[NodeLoad]:
+    """The nodes that can take the container.
+
+    Args:
+        fixed_ports: outer ports that it needs, as (protocol, port).
+        pinned: uuids of the nodes that its volumes are on; None: it has none.
+
+    Raises:
+        NoNode: there is none.
+    """
+    if not any(node.up for node in nodes):
+        raise NoNode("no node is up" if nodes else "there is no node")
+    fitting = tagged(nodes, tags)
+    if not fitting:
+        words = ", ".join(sorted(tags))
+        raise NoNode(
+            f"no node has the tag {words}" if len(tags) == 1 else f"no node has all the tags {words}"
+        )
+    if pinned is not None:
+        there = [node for node in fitting if node.uuid in pinned]
+        if not there:
+            raise NoNode("the node that its volumes are on is not available for it")
+        fitting = there
+    free = [node for node in fitting if not any(port in node.taken for port in fixed_ports)]
+    if not free:
+        blocked = sorted({port for node in fitting for port in fixed_ports if port in node.taken})
+        words = ", ".join(f"{number}/{protocol}" for protocol, number in blocked)
+        where = (
+            f"on node {fitting[0].name}"
+            if len(fitting) == 1
+            else f"on all {len(fitting)} nodes it may run on"
+        )
+        raise NoNode(f"port is already allocated: {words} {where}")
+    return free
+
+
+def place(strategy: str, nodes: Sequence[NodeLoad]) -> NodeLoad:
+    """The one of the candidates (at least one) that the strategy chooses; EVERY_NODE: the first without
+    one.
+    """
+    if strategy == "HIGH_AVAILABILITY" or strategy == "EVERY_NODE":
+        return min(nodes, key=lambda node: (node.of_service, node.running))
+    return min(nodes, key=lambda node: node.running)
+
+
+def free_port(taken: Collection[tuple[str, int]], protocol: str, ports: tuple[int, int], after: int) -> int:
+    """A free port of the range, the next one after `after`, beginning again at its start.
+
+    Raises:
+        NoNode: all are in use.
+    """
+    first, last = ports
+    size = last - first + 1
+    begin = after + 1 - first if first <= after < last else 0
+    for step in range(size):
+        port = first + (begin + step) % size
+        if (protocol, port) not in taken:
+            return port
+    raise NoNode(f"no dynamic {protocol} port is free ({first} to {last} are all in use)")

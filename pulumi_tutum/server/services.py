@@ -1,0 +1,552 @@
+"""The verbs on services, and on their containers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import lifecycle, schema
+from ..errors import BadRequest, Conflict, Problem
+from ..lifecycle import (
+    ACTIONS,
+    ENDING,
+    NOT_RUNNING,
+    PARTLY_RUNNING,
+    REDEPLOYING,
+    RUNNING,
+    SCALING,
+    STABLE,
+    STARTING,
+    STOPPED,
+    permitted,
+    refusal,
+)
+from . import model
+from .backends import GONE, Observed
+from .core import Core, bad_request
+from .model import Action, Container, RequestInfo, Service, new_uuid, uri
+from .records import Change, link_targets
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a request that changes something.
+
+    Attributes:
+        body: the object, detail shape.
+        action_uri: for the header `X-Tutum-Action-URI`, or None.
+    """
+
+    body: dict[str, Any]
+    status: int = 202
+    action_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where names of services are looked up: the stack's members first (those that are just being made
+    included).
+    """
+
+    stack: str = ""
+    members: Mapping[str, str] = field(default_factory=dict)
+
+
+class Services:
+    """See the module's docstring."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.records = core.records
+        core.on_settled.append(self._settled)
+        #: EVERY_NODE services for which nodes came while they were busy.
+        self._follow: set[str] = set()
+
+    # -- definitions
+
+    def resolve(self, reference: str, scope: Scope) -> str | None:
+        """uuid of the live service that a URI, uuid, name or `name.stack` means."""
+        uuid = schema.service_uuid(reference)
+        if uuid is None:
+            name = reference.lower()
+            uuid = scope.members.get(name) or self.records.by_name.get((scope.stack, name))
+            uuid = uuid or self.records.by_name.get(("", name))
+            if uuid is None and "." in name:
+                name, _, stack_name = name.rpartition(".")
+                for stack in self.records.stacks.values():
+                    if stack.name.lower() == stack_name and (stack.uuid, name) in self.records.by_name:
+                        uuid = self.records.by_name[stack.uuid, name]
+        if uuid in scope.members.values():
+            return uuid
+        service = self.records.services.get(uuid or "")
+        return service.uuid if service is not None and service.state not in ENDING else None
+
+    def define(
+        self, body: Mapping[str, Any], scope: Scope, old: Service | None = None, where: str = ""
+    ) -> dict[str, Any]:
+        """The definition that a POST or PATCH asks for, tidy.
+
+        Raises:
+            BadRequest: with the messages by field.
+        """
+        given = {n: body[n] for n in (*schema.INPUTS, *model.EXTRAS) if n in body}
+        given.pop("name", None) if old is not None else None
+        problems: list[Problem] = []
+        self._aliases(given, body, problems)
+        self._links(given, scope, problems)
+        self._bindings(given, scope, problems)
+        merged: dict[str, Any] = {**(old.definition if old is not None else {}), **given}
+        if old is not None:
+            self._forbidden(given, old, problems)
+        elif merged.get("deployment_strategy") == schema.EVERY_NODE:
+            merged.pop("target_num_containers", None)
+        if merged.get("image") == "":
+            merged["image"] = None
+        for name in model.EXTRAS:
+            value = merged.get(name)
+            if value is not None and (
+                not isinstance(value, str) or "\0" in value or (value and not value.startswith("/"))
+            ):
+                problems.append(Problem(name, "must be an absolute path"))
+        known = {p.path for p in problems}
+        problems += [p for p in schema.problems(merged, strict=False) if p.path not in known]
+        if problems:
+            raise bad_request(problems, where=where)
+        extras = {n: merged[n] for n in model.EXTRAS if merged.get(n)}
+        definition = model.tidy({**schema.normal(merged, defaults=False), **extras})
+        definition.pop("name", None)
+        return definition
+
+    @staticmethod
+    def _aliases(given: dict[str, Any], body: Mapping[str, Any], problems: list[Problem]) -> None:
+        for name, attribute in schema.INPUTS.items():
+            for alias in attribute.aliases:
+                if alias not in body:
+                    continue
+                if body.get(name) is not None and body[alias] is not None and body[name] != body[alias]:
+                    problems.append(Problem(name, f"{name} and {alias} contradict each other"))
+                if given.get(name) is None:
+                    given[name] = body[alias]
+
+    def _links(self, given: dict[str, Any], scope: Scope, problems: list[Problem]) -> None:
+        links = given.get("linked_to_service")
+        if not isinstance(links, list):
+            return
+        out = []
+        for i, link in enumerate(links):
+            reference = link.get("to_service") if isinstance(link, Mapping) else None
+            if isinstance(link, Mapping) and isinstance(reference, str):
+                target = self.resolve(reference, scope)
+                if target is None:
+                    problems.append(Problem(f"linked_to_service[{i}].to_service", "there is no such service"))
+                else:
+                    link = {**link, "to_service": uri("service", target)}
+                    if link.get("name") in (None, ""):
+                        link["name"] = self._name_of(target, scope)
+            out.append(link)
+        given["linked_to_service"] = out
+
+    def _name_of(self, uuid: str, scope: Scope) -> str:
+        service = self.records.services.get(uuid)
+        if service is not None:
+            return service.name
+        return next(name for name, member in scope.members.items() if member == uuid)
+
+    def _bindings(self, given: dict[str, Any], scope: Scope, problems: list[Problem]) -> None:
+        bindings = given.get("bindings")
+        if not isinstance(bindings, list):
+            return
+        out = []
+        for i, binding in enumerate(bindings):
+            if isinstance(binding, Mapping):
+                # go-tutum spells the key wrong.
+                reference = binding.get("volumes_from") or binding.get("volume_from")
+                if isinstance(reference, str) and reference:
+                    target = self.resolve(reference, scope)
+                    if target is None:
+                        problems.append(Problem(f"bindings[{i}].volumes_from", "there is no such service"))
+                    else:
+                        binding = {**binding, "volumes_from": uri("service", target)}
+            out.append(binding)
+        given["bindings"] = out
+
+    @staticmethod
+    def _forbidden(given: dict[str, Any], old: Service, problems: list[Problem]) -> None:
+        strategy = given.get("deployment_strategy", old.get("deployment_strategy")) or "EMPTIEST_NODE"
+        if (strategy == schema.EVERY_NODE) != old.every_node:
+            problems.append(Problem("deployment_strategy", "cannot be changed to or from EVERY_NODE"))
+        elif old.every_node and given.get("target_num_containers") is not None:
+            problems.append(
+                Problem(
+                    "target_num_containers",
+                    "cannot be given with EVERY_NODE: one container runs on every node",
+                )
+            )
+
+    # -- create, update
+
+    def create(
+        self,
+        change: Change,
+        body: Mapping[str, Any],
+        scope: Scope,
+        uuid: str = "",
+        key: str = "",
+        where: str = "",
+    ) -> Service:
+        """Add a service to a change."""
+        definition = self.define(body, scope, where=where)
+        name = body.get("name") or model.default_name(definition["image"])
+        if (scope.stack, name.lower()) in self.records.by_name:
+            raise Conflict(f"{where}There is a service with the name '{name}' already")
+        if problems := self.core.backend.refuse(model.wire(definition, name)):
+            raise bad_request(problems, where=where)
+        nickname = body.get("nickname")
+        service = Service(
+            uuid or new_uuid(),
+            self.records.next_seq(),
+            name,
+            definition,
+            stack=scope.stack,
+            nickname=nickname if isinstance(nickname, str) else "",
+            key=key,
+        )
+        return change.add(service)
+
+    def create_service(self, body: Mapping[str, Any], request: RequestInfo | None, key: str | None) -> Reply:
+        if key and (held := self.records.by_key.get(key)):
+            service = self.records.services[held]
+            if service.key_closed:
+                raise Conflict(
+                    f"Service '{service.name}' ({service.uuid}) was made with this key already, by "
+                    "somebody whose state holds it; to take it over, set adopt to its uuid"
+                )
+            return Reply(self.core.shapes.service(service), 200)
+        with self.records.change() as change:
+            service = self.create(change, body, Scope(), key=key or "")
+            action = self.core.act(change, "Service Create", uri("service", service.uuid), request)
+        return self._reply(service, action, 201)
+
+    def close_keys(self, keys: list[str]) -> int:
+        """The makers of these keys' services have them safe; returns how many live services that concerns."""
+        found = [self.records.services[u] for k in dict.fromkeys(keys) if (u := self.records.by_key.get(k))]
+        with self.records.change() as change:
+            for service in found:
+                if not service.key_closed:
+                    change.edit(service).key_closed = True
+        return len(found)
+
+    def update(self, uuid: str, body: Mapping[str, Any], request: RequestInfo | None) -> Reply:
+        service = self.core.service(uuid)
+        if not permitted("update", service.state):
+            self._refuse("update", service, request)
+        with self.records.change() as change:
+            self.patch(change, service, body, Scope(service.stack))
+            action = self.core.act(change, "Service Update", uri("service", service.uuid), request)
+        return self._reply(service, action)
+
+    def patch(
+        self, change: Change, service: Service, body: Mapping[str, Any], scope: Scope, where: str = ""
+    ) -> None:
+        """Change a definition."""
+        definition = self.define(body, scope, service, where)
+        if problems := self.core.backend.refuse(model.wire(definition, service.name)):
+            raise bad_request(problems, where=where)
+        change.edit(service).definition = definition
+        if isinstance(body.get("nickname"), str):
+            service.nickname = body["nickname"]
+        change.announce(service)
+
+    # -- actions
+
+    def act(
+        self, uuid: str, verb: str, request: RequestInfo | None, options: Mapping[str, Any] | None = None
+    ) -> Reply:
+        service = self.core.service(uuid)
+        options = dict(options or {})
+        if verb not in ACTIONS or verb == "update":
+            raise BadRequest(f"There is no action '{verb}'")
+        if not permitted(verb, service.state, lenient=self.core.settings.lenient):
+            self._refuse(verb, service, request)
+        if verb == "scale" and service.every_node:
+            error = BadRequest("A service with EVERY_NODE cannot be scaled: one container runs on every node")
+            self.core.refuse("Service Scale", uri("service", service.uuid), request, error, verb)
+        if verb == "terminate":
+            self._check_mounters(service, request, frozenset())
+        with self.records.change() as change:
+            if service.state in ACTIONS[verb].store_only:
+                action = self.core.act(change, _text(verb), uri("service", service.uuid), request, verb=verb)
+            else:
+                action = self.core.act(
+                    change,
+                    _text(verb),
+                    uri("service", uuid),
+                    request,
+                    state="In progress",
+                    verb=verb,
+                    options=options,
+                )
+                self.begin(change, service, verb, action, options)
+        self.core.convergence.kick(service.uuid)
+        return self._reply(service, action)
+
+    def begin(
+        self, change: Change, service: Service, verb: str, action: Action, options: Mapping[str, Any]
+    ) -> None:
+        """Move a service into the transitional state of an action that its state permits."""
+        if verb == "redeploy" and service.state == NOT_RUNNING:
+            verb = "start"
+        row = ACTIONS[verb]
+        change.edit(service)
+        service.fresh = verb == "redeploy" or (verb == "start" and service.state == NOT_RUNNING)
+        service.trigger_body = (
+            str(options.get("trigger_body", "")) if verb in ("redeploy", "start") else service.trigger_body
+        )
+        if verb == "redeploy":
+            service.deployment += 1
+            service.reuse_volumes = bool(options.get("reuse_volumes", True))
+        for c in self.records.containers_of(service.uuid):
+            if verb == "terminate":
+                change.edit(c).wanted = "gone"
+                c.keep_volumes = False
+            elif c.wanted == "gone":
+                continue
+            elif verb == "stop" and (c.runs or c.wanted == "running"):
+                change.edit(c).wanted = "stopped"
+            elif verb == "start" and not c.runs:
+                change.edit(c).ran = False
+        if verb == "terminate":
+            for waiting in service.queue:
+                self._end_waiting(change, waiting, "Canceled", "")
+            service.queue = ()
+        assert row.via is not None
+        service.state, service.action = row.via, action.uuid
+
+    def _refuse(self, verb: str, service: Service, request: RequestInfo | None) -> None:
+        error = BadRequest(refusal(verb, service.state))
+        self.core.refuse(_text(verb), uri("service", service.uuid), request, error, verb)
+
+    def _check_mounters(self, service: Service, request: RequestInfo | None, leaving: frozenset[str]) -> None:
+        """A service whose volumes others use cannot be terminated before them: 409, it conflicts with
+        them.
+        """
+        users = [
+            self.records.services[u] for u in self.records.mounters.get(service.uuid, ()) if u not in leaving
+        ]
+        users = [u for u in users if u.uuid != service.uuid]
+        if users:
+            names = ", ".join(f"'{u.name}'" for u in users)
+            error = Conflict(f"Service cannot be terminated while its volumes are used by {names}")
+            self.core.refuse("Service Terminate", uri("service", service.uuid), request, error, "terminate")
+
+    def enqueue(
+        self,
+        service: Service,
+        verb: str,
+        request: RequestInfo | None,
+        options: Mapping[str, Any],
+        text: str = "",
+    ) -> Action:
+        """Do it now, or when the service has settled; for what nobody waits for (triggers, autoredeploy, new
+        nodes).
+        """
+        busy = service.state not in STABLE
+        if not busy and not permitted(verb, service.state, lenient=self.core.settings.lenient):
+            self._refuse(verb, service, request)
+        if service.state in ENDING:
+            self._refuse(verb, service, request)
+        with self.records.change() as change:
+            action = self.core.act(
+                change,
+                text or _text(verb),
+                uri("service", service.uuid),
+                request,
+                state="Pending" if busy else "In progress",
+                verb=verb,
+                options=options,
+            )
+            if busy:
+                change.edit(service).queue = (*service.queue, action.uuid)
+            else:
+                self.begin(change, service, verb, action, options)
+        self.core.convergence.kick(service.uuid)
+        return action
+
+    def _settled(self, service: Service) -> None:
+        """A service came to rest: what waited for that begins."""
+        if service.queue:
+            with self.records.change() as change:
+                first, *rest = service.queue
+                change.edit(service).queue = tuple(rest)
+                action = self.records.actions.get(first)
+                if action is None or action.end is not None:
+                    pass
+                elif permitted(action.verb, service.state, lenient=self.core.settings.lenient):
+                    change.edit(action).state = "In progress"
+                    if service.state in ACTIONS[action.verb].store_only:
+                        self.core.convergence.end_action(change, action.uuid)
+                    else:
+                        self.begin(change, service, action.verb, action, action.options)
+                else:
+                    self._end_waiting(change, first, "Failed", refusal(action.verb, service.state))
+            self._kick_soon(service)
+        elif service.uuid in self._follow:
+            self._follow.discard(service.uuid)
+            self.follow_nodes(service)
+
+    def _kick_soon(self, service: Service) -> None:
+        asyncio.get_running_loop().call_soon(self._kick, service)
+
+    def _kick(self, service: Service) -> None:
+        if service.state in STABLE and service.queue:
+            self._settled(service)
+        else:
+            self.core.convergence.kick(service.uuid)
+
+    def _end_waiting(self, change: Change, uuid: str, state: str, error: str) -> None:
+        action = self.records.actions.get(uuid)
+        if action is not None and action.end is None:
+            change.edit(action).state = state
+            action.error, action.end = error, self.core.clock.time()
+
+    def follow_nodes(self, service: Service) -> None:
+        """Nodes came or went: an EVERY_NODE service that is up gets a container on each new one."""
+        if not service.every_node or service.state in (NOT_RUNNING, STOPPED, *ENDING):
+            return
+        if service.state not in STABLE:
+            self._follow.add(service.uuid)
+            return
+        held = {c.node for c in self.records.containers_of(service.uuid) if c.wanted != "gone"}
+        nodes = [n.uuid for n in self.core.world.candidates(service)]
+        if any(node not in held for node in nodes):
+            self.rescale(service)
+        elif service.goal != len(nodes):
+            with self.records.change() as change:
+                change.edit(service).goal = len(nodes)
+            self.core.convergence.kick(service.uuid)
+
+    def rescale(self, service: Service) -> None:
+        """Bring a service that is up back to its number of containers, by itself."""
+        if service.state not in (RUNNING, PARTLY_RUNNING):
+            return
+        with self.records.change() as change:
+            action = self.core.act(
+                change, "Service Scale", uri("service", service.uuid), None, state="In progress", verb="scale"
+            )
+            change.edit(service).state = SCALING
+            service.action = action.uuid
+        self.core.convergence.kick(service.uuid)
+
+    def announce_image(self, image: str) -> int:
+        """A new version of an image was pushed: services with `autoredeploy` that run it are redeployed."""
+        wanted, count = schema.default_tag(image), 0
+        for service in list(self.records.services.values()):
+            if not service.get("autoredeploy") or service.definition["image"] != wanted:
+                continue
+            if service.state in (RUNNING, PARTLY_RUNNING, STARTING, SCALING, REDEPLOYING):
+                self.enqueue(service, "redeploy", None, {"reuse_volumes": True}, "Service Autoredeploy")
+                count += 1
+        return count
+
+    def _reply(self, service: Service, action: Action, status: int = 202) -> Reply:
+        return Reply(self.core.shapes.service(service), status, uri("action", action.uuid))
+
+    # -- containers
+
+    def act_on_container(
+        self, uuid: str, verb: str, request: RequestInfo | None, options: Mapping[str, Any] | None = None
+    ) -> Reply:
+        container = self.core.container(uuid)
+        service = self.core.service(container.service)
+        object_ = uri("container", container.uuid)
+        if verb not in CONTAINER_ACTIONS:
+            raise BadRequest(f"There is no action '{verb}' of containers")
+        text = f"Container {verb.capitalize()}"
+        if container.state not in CONTAINER_ACTIONS[verb]:
+            error = BadRequest(f"Container cannot be {_PARTICIPLES[verb]} in state '{container.state}'")
+            self.core.refuse(text, object_, request, error, verb)
+        if service.state not in STABLE:
+            error = BadRequest(
+                f"Container cannot be {_PARTICIPLES[verb]} while its service is in state '{service.state}'"
+            )
+            self.core.refuse(text, object_, request, error, verb)
+        with self.records.change() as change:
+            action = self.core.act(change, text, object_, request, state="In progress", verb=verb)
+            change.edit(container)
+            if verb == "redeploy":
+                # The rolling replacement does it: this container alone is of an older deployment.
+                change.edit(service).state = REDEPLOYING
+                service.reuse_volumes = bool((options or {}).get("reuse_volumes", True))
+                service.action = action.uuid
+                service.fresh = False
+                for c in self.records.containers_of(service.uuid):
+                    change.edit(c).deployment = service.deployment
+                container.deployment = -1
+            else:
+                container.action = action.uuid
+                container.wanted = {"start": "running", "stop": "stopped", "terminate": "gone"}[verb]
+                if verb == "start":
+                    container.ran = False
+        self.core.convergence.kick(service.uuid)
+        return Reply(self.core.shapes.container(container), 202, uri("action", action.uuid))
+
+    def lose(self, containers: list[Container], reason: str) -> None:
+        """Containers are gone without anybody having asked for it."""
+        with self.records.change() as change:
+            for c in containers:
+                if c.live:
+                    self.core.convergence.apply(change, c, Observed(c.uuid, GONE, reason=reason))
+        for uuid in {c.service for c in containers}:
+            self.core.convergence.kick(uuid)
+
+    # -- stacks and links need
+
+    def terminate_all(self, services: list[Service], request: RequestInfo | None) -> None:
+        """Terminate services that belong together; volumes shared among them are no obstacle."""
+        leaving = frozenset(s.uuid for s in services)
+        for service in services:
+            self._check_mounters(service, request, leaving)
+        with self.records.change() as change:
+            for service in services:
+                action = self.core.act(
+                    change,
+                    _text("terminate"),
+                    uri("service", service.uuid),
+                    request,
+                    state="In progress",
+                    verb="terminate",
+                )
+                self.begin(change, service, "terminate", action, {})
+        for service in services:
+            self.core.convergence.kick(service.uuid)
+
+    def cancel(self, action: Action, request: RequestInfo | None) -> None:
+        """Call an action off that waits or is on its way."""
+        service = self.records.services.get(model.uuid_in(action.object))
+        with self.records.change() as change:
+            if action.state == "Pending":
+                self._end_waiting(change, action.uuid, "Canceled", "")
+                if service is not None:
+                    change.edit(service).queue = tuple(u for u in service.queue if u != action.uuid)
+            else:
+                change.edit(action).state = "Canceling"
+        if service is not None:
+            self.core.convergence.cancel(service.uuid)
+
+    def depends_on(self, service: Service) -> list[str]:
+        return link_targets(service.definition)
+
+
+CONTAINER_ACTIONS: dict[str, frozenset[str]] = {
+    "start": frozenset({"Stopped"}),
+    "stop": frozenset({"Running"}),
+    "terminate": frozenset({"Running", "Stopped"}),
+    "redeploy": frozenset({"Running", "Stopped"}),
+}
+_PARTICIPLES = {verb: lifecycle.ACTIONS[verb].participle for verb in CONTAINER_ACTIONS}
+
+
+def _text(verb: str) -> str:
+    return f"Service {verb.capitalize()}"

@@ -109,7 +109,7 @@ def _observer(server: Server) -> Iterator[Any]:
 
 
 def requests_per_create(run: Run) -> Iterator[Line]:
-    """Requests of an `up` of many new services, without a preview, as a proxy in front of the server sees them."""
+    """Requests of an `up` of many new services, without a preview, counted by a proxy before the server."""
     count = run.scaled(100)
     with Server(container_start_seconds=2.0, log_level="warning") as server, FaultProxy(server.url) as proxy:
         hosts = {"TUTUM_REST_HOST": proxy.url, "TUTUM_STREAM_HOST": proxy.stream_url}

@@ -3,8 +3,8 @@
 """A job: containers that do their work and end.
 
 `autodestroy="ON_SUCCESS"` makes it one. `pulumi up` waits for its end: exit code 0 is success, any other
-fails the run and leaves the container there to be looked at. It runs again when its definition changes, not with
-every `up`.
+fails the run and leaves the container there to be looked at. It runs again when its definition changes, not
+with every `up`.
 """
 
 import pulumi

@@ -13,7 +13,8 @@ import click
 import pytest
 
 import pulumi_tutum
-from pulumi_tutum import cli, config, schema
+from pulumi_tutum import cli, config, provider, schema
+from pulumi_tutum.server.backends import simulated
 from tests.support.readme import PAGES, ROOT, Block, blocks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,8 +106,15 @@ def test_every_setting_is_documented() -> None:
             if isinstance(value, str) and re.fullmatch(r"(PULUMI_)?TUTUM_[A-Z_]+|tutum:[a-zA-Z]+", value):
                 read.add(value)
     assert "TUTUM_APIKEY" in read, "nothing was found: the settings moved"
-    assert not [name for name in read if name not in README]
+    assert not [name for name in read - {provider.EXPLICIT} if name not in README]
     assert config.DEFAULT_REST_HOST in README
+
+
+def test_every_misbehaviour_of_simulated_containers_is_documented() -> None:
+    source = inspect.getsource(simulated)
+    told = set(re.findall(r"SIMULATE_[A-Z_]+|simulated/[a-z-]+", source))
+    assert len(told) > 15
+    assert not [name for name in told if name not in README]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)

@@ -196,8 +196,13 @@ class Server:
 
 
 def command() -> list[str]:
-    """The command that serves."""
-    return [sys.executable, "-m", "pulumi_tutum.server"]
+    """The command that serves, of the package under test."""
+    return [
+        sys.executable,
+        "-c",
+        "from pulumi_tutum.cli import main; main(prog_name='pulumi-tutum')",
+        "serve",
+    ]
 
 
 def run_to_end(

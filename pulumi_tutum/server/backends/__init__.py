@@ -1,34 +1,43 @@
 """What a backend is: something that can keep containers on nodes.
 
-The control plane decides everything that Tutum decides (placement, names, scaling, order, links, states); a backend
-carries single containers. All verbs are coroutines on the server's event loop; a backend that blocks does so in
-threads of its own. Every verb is idempotent and keyed by the container's uuid, because after a crash the control plane
-simply asks again:
+The control plane decides everything that Tutum decides (placement, names, scaling, order, links, states); a
+backend carries single containers. All verbs are coroutines on the server's event loop; a backend that blocks
+does so in threads of its own. Every verb is idempotent and keyed by the container's uuid, because after a
+crash the control plane simply asks again:
 
   * `create` of a uuid that exists answers what is there; `remove`, `stop` of one that is gone succeed.
-  * what changes by itself (a container exits, a node comes, an image is pushed) is told through the `Watcher`, at least
+  * what changes by itself (a container exits, a node comes, an image is pushed) is told through the
+  `Watcher`, at least
     once, in order per container; the watcher's methods may be called from the event loop only.
-  * after `open`, the backend knows every container of this server that really exists; `containers()` lists them, and
+  * after `open`, the backend knows every container of this server that really exists; `containers()` lists
+  them, and
     the control plane reconciles its records with that list.
 
-Errors: `BackendError` with a text for users (`No such image: acme/web:2`). Nothing else is expected.
-"""
+Errors: `BackendError` with a text for users (`No such image: acme/web:2`); `transient=True` when asking again
+may help (the engine does not answer). Nothing else is expected.
+
+A backend whose containers have addresses of the control plane's own overlay network (10.7.0.0/16) says so
+with the class attribute `overlay = True`; without it, link variables name hosts (`DB-1`), which outlive a
+restart of the target. `volumes_from` is resolved by the control plane into the source's named volumes and
+host paths, on the same node."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...errors import Problem
+from ...errors import BackendError, Problem
 
-#: What a container is doing, as far as a backend can tell. `restarting`: its restart policy is bringing it back.
+#: What a container is doing, as far as a backend can tell. `restarting`: its restart policy is bringing it
+#: back.
 CREATED, RUNNING, RESTARTING, EXITED, GONE = "created", "running", "restarting", "exited", "gone"
 
 
 @dataclass(frozen=True)
 class PortSpec:
-    """A port of one container. `outer_port` is a number when published (already chosen by the control plane)."""
+    """A port of one container. `outer_port` is a number when published (already chosen by the control
+    plane)."""
 
     protocol: str
     inner_port: int
@@ -37,8 +46,8 @@ class PortSpec:
 
 @dataclass(frozen=True)
 class VolumeSpec:
-    """A mount. Exactly one of `host_path`, `volume` (a named volume of this server) and `volumes_from` (uuid of the
-    container whose volumes are all mounted; `container_path` is then empty)."""
+    """A mount. Exactly one of `host_path`, `volume` (a named volume of this server) and `volumes_from` (uuid
+    of the container whose volumes are all mounted; `container_path` is then empty)."""
 
     container_path: str
     host_path: str | None = None
@@ -49,11 +58,12 @@ class VolumeSpec:
 
 @dataclass(frozen=True)
 class LinkSpec:
-    """Host names under which a container reaches others: `name` resolves to all of `containers` (uuids, ordinal
-    order), `name-<n>` to the one with ordinal n."""
+    """Host names under which a container reaches those of a service: `name` resolves to all of `containers`
+    (uuids, ordinal order), `name-<n>` to the one with ordinal n."""
 
     name: str
     containers: tuple[tuple[int, str], ...]
+    service_uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,8 @@ class Observed:
     Attributes:
         status: CREATED, RUNNING, RESTARTING, EXITED or GONE.
         exit_code: of the last exit, else None.
-        reason: why it failed, for users (`No such image`, `port is already allocated`, `out of memory`), or "".
+        reason: why it failed, for users (`No such image`, `port is already allocated`, `out of memory`), or
+        "".
         node: uuid of the node it is on.
         healthy: None without a health check, or while it is not known yet.
         backend_id: the engine's own id (`docker_id`).
@@ -152,6 +163,18 @@ class LogLine:
     text: str
 
 
+class PortTaken(BackendError):
+    """A container cannot start because somebody else has one of its outer ports.
+
+    Attributes:
+        ports: (protocol, outer port); empty when the engine does not say which.
+    """
+
+    def __init__(self, message: str, ports: Sequence[tuple[str, int]]) -> None:
+        self.ports = tuple(ports)
+        super().__init__(message)
+
+
 class Watcher(Protocol):
     """Who is told of what happens by itself; the control plane. Called on the event loop."""
 
@@ -183,9 +206,11 @@ class Backend(Protocol):
 
     name: str
 
-    async def open(self, server_id: str, watcher: Watcher, known: Sequence[tuple[ContainerSpec, Observed]]) -> None:
-        """Connect and begin to watch. `known` is what the store remembers: the simulated backend lives on it, a real
-        one asks its engine instead."""
+    async def open(
+        self, server_id: str, watcher: Watcher, known: Sequence[tuple[ContainerSpec, Observed]]
+    ) -> None:
+        """Connect and begin to watch. `known` is what the store remembers: the simulated backend lives on it,
+        a real one asks its engine instead."""
         ...
 
     async def close(self) -> None:
@@ -218,6 +243,11 @@ class Backend(Protocol):
 
     async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
         """Remove it, running or not, and the named volumes given."""
+        ...
+
+    async def sweep(self, volumes: Collection[str]) -> None:
+        """Remove all named volumes of this server but these: what a crash or a user's own hands have left
+        over."""
         ...
 
     async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:

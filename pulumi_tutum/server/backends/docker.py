@@ -1,0 +1,961 @@
+"""Containers on one or several Docker Engines.
+
+Everything made here carries labels (engine.py); the label with the container's uuid joins what an engine has
+with what the control plane remembers, whichever of them died in between. On each engine there is one bridge
+network per server.
+
+Links need no change of a running container when their target scales or is redeployed. Every container has, in
+the network, the names `<service uuid>` and `<service uuid>-<ordinal>`. Who links to that service as `DB` has,
+in its own endpoint, `DB` for the first and `DB-1`, `DB-2`, ... for the others, further ones than there are:
+the engine looks them up when they are asked for. Names are compared as they are written, so each is there in
+lower case too.
+
+Every container has a small init as process 1, so that it ends at once when it is told to, unless its image
+brings one or it shares the host's processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import logging
+import posixpath
+import re
+import shlex
+import time
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import docker
+from docker.types import Mount
+
+from ...errors import BackendError, Problem
+from ..model import uuid_for
+from . import (
+    CREATED,
+    EXITED,
+    GONE,
+    RESTARTING,
+    RUNNING,
+    BackendNode,
+    ContainerSpec,
+    ExecSession,
+    ImageInfo,
+    LinkSpec,
+    LogLine,
+    Observed,
+    PortTaken,
+    Watcher,
+)
+from .engine import CONTAINER, REVISION, SERVER, SERVICE, Address, Engine, labels, plain, short_id
+from .health import HealthChecks
+from .policy import Policy
+
+log = logging.getLogger("pulumi_tutum.server")
+
+#: The least memory in MB that engines accept.
+LEAST_MEMORY = 6
+#: So many names `DB-<n>` are there beyond the containers that there are.
+_ROOM = 32
+_EVENTS = {
+    "type": ["container", "image"],
+    "event": [
+        "create",
+        "start",
+        "die",
+        "oom",
+        "destroy",
+        "health_status",
+        "rename",
+        "tag",
+        "load",
+        "pull",
+        "import",
+    ],
+}
+_IMAGE_PAUSE = 0.3
+_RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "unless-stopped"}
+#: Programs that are made to be process 1.
+_INITS = frozenset(
+    {"init", "systemd", "tini", "dumb-init", "catatonit", "s6-svscan", "my_init", "runit", "docker-init"}
+)
+_SECOND = 1_000_000_000
+
+
+@dataclass
+class _Container:
+    """A container as this backend knows it."""
+
+    uuid: str
+    engine: Engine | None
+    seen: Observed
+    spec: ContainerSpec | None = None
+    id: str = ""
+    #: When its present run began, by the engine's clock, in nanoseconds.
+    began: int = 0
+    #: Calls about it that are in progress, and whether something has happened to it since it was last looked
+    #: at.
+    calls: int = 0
+    stale: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class DockerBackend:
+    """See the module's docstring.
+
+    Args:
+        nodes: where the engines are.
+        policy: what services may ask of their machine.
+        publish_address: the address of the engines' machines at which ports are published.
+        pull: when images are pulled: `missing`, `always` or `never`.
+        stop_seconds: how long a container may take to end before it is killed.
+        ephemeral: nothing is remembered beyond this process, so everything goes when it closes.
+    """
+
+    name: ClassVar[str] = "docker"
+    overlay: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        nodes: Sequence[Address],
+        *,
+        policy: Policy | None = None,
+        publish_address: str = "127.0.0.1",
+        pull: str = "missing",
+        stop_seconds: int = 10,
+        ephemeral: bool = False,
+    ) -> None:
+        self._policy = policy or Policy()
+        self._publish_address = publish_address
+        self._stop_seconds = stop_seconds
+        self._ephemeral = ephemeral
+        self._engines = [Engine(address, pull=pull) for address in nodes]
+        self._by_node: dict[str, Engine] = {}
+        self._node_of: dict[Engine, str] = {}
+        self._containers: dict[str, _Container] = {}
+        self._by_id: dict[str, str] = {}
+        self._images: dict[str, ImageInfo] = {}
+        self._announced: dict[str, str] = {}
+        self._gateways: dict[Engine, str] = {}
+        self._networking: dict[Engine, asyncio.Lock] = {}
+        self._doomed: dict[Engine, set[str]] = {}
+        self._image_checks: set[Engine] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server_id = self._network = ""
+        self._watcher: Watcher | None = None
+        self._health = HealthChecks(self._verdict_changed)
+
+    # -- life
+
+    async def open(
+        self, server_id: str, watcher: Watcher, known: Sequence[tuple[ContainerSpec, Observed]]
+    ) -> None:
+        self._server_id = server_id
+        self._network = f"tutum-{short_id(server_id)}"
+        for engine in self._engines:
+            node = uuid_for(server_id, "node", engine.address.name)
+            self._by_node[node], self._node_of[engine] = engine, node
+            self._networking[engine] = asyncio.Lock()
+        for spec, seen in known:
+            if seen.status not in ("", GONE):
+                self._containers[spec.uuid] = _Container(
+                    spec.uuid, self._by_node.get(spec.node), seen, spec, seen.backend_id
+                )
+        await asyncio.gather(*(self._open(engine) for engine in self._engines))
+        if not any(engine.up for engine in self._engines) and not self._containers:
+            trouble = self._engines[0].trouble
+            await self.close()
+            raise BackendError(f"{trouble}. Start it, or say where it is: --node URL")
+        self._watcher = watcher
+
+    async def _open(self, engine: Engine) -> None:
+        await engine.open(
+            filters=_EVENTS,
+            on_event=lambda event: self._on_event(engine, event),
+            on_up=lambda: self._resync(engine),
+            on_down=self._nodes_changed,
+        )
+
+    async def close(self) -> None:
+        self._watcher = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._health.close()
+        await asyncio.gather(*(self._leave(engine) for engine in self._engines))
+
+    async def _leave(self, engine: Engine) -> None:
+        if engine.up:
+            try:
+                await engine.call(
+                    self._remove_all if self._ephemeral else self._remove_idle_network, slow=True
+                )
+            except (BackendError, docker.errors.NotFound) as error:
+                log.warning(
+                    "cannot tidy up an engine", extra={"node": engine.address.name, "error": str(error)}
+                )
+        await engine.close()
+
+    def _remove_all(self, client: Any) -> None:
+        """The end of a server that remembers nothing."""
+        ours = {"label": f"{SERVER}={self._server_id}"}
+        for container in client.containers(all=True, filters=ours):
+            with contextlib.suppress(docker.errors.APIError):
+                client.remove_container(container["Id"], force=True, v=True)
+        for volume in client.volumes(filters=ours)["Volumes"] or ():
+            with contextlib.suppress(docker.errors.APIError):
+                client.remove_volume(volume["Name"])
+        self._remove_idle_network(client)
+
+    def _remove_idle_network(self, client: Any) -> None:
+        """A network of no container is made again when it is needed."""
+        ours = {"label": f"{SERVER}={self._server_id}"}
+        if not client.containers(all=True, filters=ours):
+            for network in client.networks(filters=ours):
+                with contextlib.suppress(docker.errors.APIError):
+                    client.remove_network(network["Id"])
+
+    def refuse(self, definition: Mapping[str, Any]) -> list[Problem]:
+        problems = list(self._policy.refuse(definition))
+        memory = definition.get("memory")
+        if memory is not None and memory < LEAST_MEMORY:
+            problems.append(
+                Problem("memory", f"must be {LEAST_MEMORY} or more: the Docker Engine takes no less")
+            )
+        for name in ("entrypoint", "run_command"):
+            try:
+                shlex.split(definition.get(name) or "")
+            except ValueError:
+                problems.append(Problem(name, "has an unclosed quotation"))
+        check = definition.get("healthcheck") or {}
+        remote = any(engine.address.host for engine in self._engines)
+        if "http" in check and remote and not self._probed_port_is_published(definition, check):
+            problems.append(
+                Problem(
+                    "healthcheck.http",
+                    "needs a published port where engines are on other machines; or use command",
+                )
+            )
+        return problems
+
+    @staticmethod
+    def _probed_port_is_published(definition: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
+        if definition.get("network") == "host":
+            return True
+        ports = [p for p in definition.get("container_ports") or () if p.get("protocol", "tcp") == "tcp"]
+        wanted = check.get("port") or (ports[0]["inner_port"] if ports else None)
+        return any(p["inner_port"] == wanted and p.get("published") for p in ports)
+
+    @property
+    def container_address(self) -> str:
+        """An address of this machine at which its containers can reach it; "" when no engine is on this
+        machine."""
+        return next(
+            (self._gateways[e] for e in self._engines if e in self._gateways and not e.address.host), ""
+        )
+
+    # -- nodes
+
+    async def nodes(self) -> list[BackendNode]:
+        return [
+            BackendNode(
+                node,
+                engine.address.name,
+                engine.address.tags,
+                up=engine.up,
+                address=self._public_host(engine),
+                docker_version=engine.facts.version,
+                cpu=engine.facts.cpus,
+                memory_mb=engine.facts.memory_mb,
+                disk_gb=engine.facts.disk_gb,
+            )
+            for node, engine in self._by_node.items()
+        ]
+
+    def _public_host(self, engine: Engine) -> str:
+        """Where published ports answer."""
+        with contextlib.suppress(ValueError):
+            if not ipaddress.ip_address(self._publish_address).is_unspecified:
+                return self._publish_address
+        return engine.address.host or "127.0.0.1"
+
+    async def set_node_tags(self, node: str, tags: Sequence[str]) -> None:
+        """An engine has no place for them: the control plane keeps them."""
+
+    def _nodes_changed(self) -> None:
+        if self._watcher is not None:
+            self._watcher.nodes_changed()
+
+    # -- what an engine really has
+
+    async def _resync(self, engine: Engine) -> None:
+        """Bring what is known of an engine's containers up to date; it has just been connected to."""
+        before = {
+            c.uuid: c for c in self._containers.values() if c.engine is engine and c.seen.status != GONE
+        }
+        await self._ensure_network(engine)
+        ours = {"label": f"{SERVER}={self._server_id}"}
+        listed = await engine.call(lambda client: client.containers(all=True, filters=ours))
+        found = {entry["Labels"].get(CONTAINER, ""): entry["Id"] for entry in listed}
+
+        async def look(uuid: str, identity: str) -> None:
+            container = self._containers.get(uuid)
+            if container is None:
+                container = self._containers[uuid] = _Container(uuid, engine, Observed(uuid, ""))
+            container.engine = engine
+            self._identify(container, identity)
+            await self._refresh(container)
+
+        await asyncio.gather(*(look(uuid, identity) for uuid, identity in found.items() if uuid))
+        for uuid, container in before.items():
+            if uuid not in found and self._containers.get(uuid) is container and not container.calls:
+                self._gone(container, "it was removed from the engine")
+        self._nodes_changed()
+        self._check_images(engine)
+
+    async def _ensure_network(self, engine: Engine) -> None:
+        """One bridge network with our name; a crash can have left none or, with old engines, two."""
+
+        def ensure(client: Any) -> str:
+            ours = {"label": f"{SERVER}={self._server_id}"}
+            found = [n for n in client.networks(filters=ours) if n["Name"] == self._network]
+            found.sort(key=lambda n: n.get("Created", ""))
+            for extra in found[1:]:
+                with contextlib.suppress(docker.errors.APIError):
+                    client.remove_network(extra["Id"])
+            if not found:
+                made = {SERVER: self._server_id}
+                client.create_network(self._network, driver="bridge", labels=made, check_duplicate=True)
+            for block in client.inspect_network(self._network)["IPAM"]["Config"] or ():
+                if block.get("Gateway") and ":" not in block["Gateway"]:
+                    return str(block["Gateway"]).partition("/")[0]
+            return ""
+
+        async with self._networking[engine]:
+            try:
+                self._gateways[engine] = await engine.call(ensure)
+            except docker.errors.NotFound as error:
+                raise BackendError(
+                    f"the server's network cannot be made: {error.explanation}", transient=True
+                ) from None
+
+    def _identify(self, container: _Container, identity: str) -> None:
+        self._by_id.pop(container.id, None)
+        container.id = identity
+        self._by_id[identity] = container.uuid
+
+    async def _refresh(self, container: _Container) -> Observed:
+        """Look at a container now."""
+        engine = container.engine
+        if engine is None:
+            return container.seen
+        container.stale = False
+        identity = container.id
+        try:
+            inspected = await engine.call(lambda client: _inspect(client, identity))
+        except docker.errors.NotFound:
+            if container.id == identity:
+                return self._gone(container, "")
+            return container.seen
+        if self._containers.get(container.uuid) is not container:
+            return container.seen
+        container.began = _nanoseconds(inspected["State"].get("StartedAt", ""))
+        seen = observed(inspected, self._node_of[engine], self._network)
+        check = container.spec.healthcheck if container.spec else None
+        if not check:
+            seen = dataclasses.replace(seen, healthy=None)
+        elif "http" in check:
+            self._probe(container, engine, seen)
+            seen = dataclasses.replace(seen, healthy=self._health.verdict(container.uuid))
+        self._see(container, seen)
+        return seen
+
+    def _probe(self, container: _Container, engine: Engine, seen: Observed) -> None:
+        """Have a container's health asked for while it runs."""
+        spec = container.spec
+        if spec is None or spec.healthcheck is None or seen.status != RUNNING:
+            self._health.forget(container.uuid)
+            return
+        tcp = [p for p in spec.ports if p.protocol == "tcp"]
+        inner = spec.healthcheck.get("port") or (tcp[0].inner_port if tcp else 80)
+        outer = next((p.outer_port for p in tcp if p.inner_port == inner and p.outer_port), None)
+        if spec.network == "host":
+            host, port = self._public_host(engine), inner
+        elif engine.address.host or not seen.address:
+            host, port = self._public_host(engine), outer or inner
+        else:
+            host, port = seen.address, inner
+        self._health.watch(container.uuid, f"{container.id}/{container.began}", host, port, spec.healthcheck)
+
+    def _verdict_changed(self, uuid: str) -> None:
+        container = self._containers.get(uuid)
+        if container is not None:
+            self._see(
+                container, dataclasses.replace(container.seen, healthy=self._health.verdict(uuid)), tell=True
+            )
+
+    def _see(self, container: _Container, seen: Observed, tell: bool = False) -> None:
+        """Remember what was seen, and tell of it when it is news and nobody waits for it."""
+        changed = seen != container.seen
+        container.seen = seen
+        if changed:
+            container.news.set()
+            container.news = asyncio.Event()
+            if self._watcher is not None and (tell or not container.calls):
+                self._watcher.container_changed(seen)
+
+    def _gone(self, container: _Container, reason: str) -> Observed:
+        if self._containers.get(container.uuid) is container:
+            del self._containers[container.uuid]
+        self._by_id.pop(container.id, None)
+        self._health.forget(container.uuid)
+        self._see(container, dataclasses.replace(container.seen, status=GONE, reason=reason))
+        return container.seen
+
+    # -- events
+
+    def _on_event(self, engine: Engine, event: Mapping[str, Any]) -> None:
+        if event.get("Type") == "image":
+            self._check_images(engine)
+            return
+        actor = event.get("Actor") or {}
+        attributes = actor.get("Attributes") or {}
+        if attributes.get(SERVER) != self._server_id:
+            return
+        what, identity = str(event.get("Action", "")), actor.get("ID", "")
+        uuid = self._by_id.get(identity) or attributes.get(CONTAINER, "")
+        container = self._containers.get(uuid)
+        if container is None:
+            self._on_stranger(engine, what, identity, uuid)
+            return
+        if what == "create" or container.id not in ("", identity):
+            return
+        if what == "start" and container.seen.status == RUNNING:
+            # Seen already; had it died in between, the event of that is being dealt with.
+            since = int(event.get("timeNano") or 0) - container.began
+            if 0 <= since < 10 * _SECOND:
+                return
+        self._look_again(container)
+
+    def _on_stranger(self, engine: Engine, what: str, identity: str, uuid: str) -> None:
+        """A container of ours that is not known: its creation was under way when this server died, or still
+        is."""
+        if what not in ("create", "start") or not uuid:
+            return
+        container = self._containers[uuid] = _Container(uuid, engine, Observed(uuid, ""))
+        self._identify(container, identity)
+        self._look_again(container)
+
+    def _look_again(self, container: _Container) -> None:
+        if container.stale:
+            return
+        container.stale = True
+        if not container.calls:
+            self._spawn(self._refresh(container))
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except BackendError:
+                pass  # the engine is away: all is looked at again when it is back
+            except docker.errors.NotFound:
+                pass
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- images
+
+    async def image(self, image: str, node: str) -> ImageInfo:
+        info = await self._engine(node).image(image)
+        self._images[image] = info
+        return info
+
+    def _check_images(self, engine: Engine) -> None:
+        """Soon, look whether the images of our containers are still those behind their names."""
+        if engine in self._image_checks or self._watcher is None:
+            return
+        self._image_checks.add(engine)
+
+        async def check() -> None:
+            try:
+                # A pull tells several times.
+                await asyncio.sleep(_IMAGE_PAUSE)
+            finally:
+                self._image_checks.discard(engine)
+            used: dict[str, set[str]] = {}
+            for c in self._containers.values():
+                if c.engine is engine and c.spec is not None and c.seen.image_id:
+                    used.setdefault(c.spec.image, set()).add(c.seen.image_id)
+            for image, ids in used.items():
+                found = await engine.inspect_image(image)
+                if found is None or ids == {found.id} or self._announced.get(image) == found.id:
+                    continue
+                self._announced[image] = found.id
+                if self._watcher is not None:
+                    self._watcher.image_changed(image)
+
+        self._spawn(check())
+
+    # -- containers
+
+    async def containers(self) -> list[Observed]:
+        return [c.seen for c in self._containers.values() if c.seen.status not in ("", GONE)]
+
+    def _engine(self, node: str) -> Engine:
+        engine = self._by_node.get(node)
+        if engine is None:
+            raise BackendError("the node is not one of this server's any more")
+        return engine
+
+    def _of(self, uuid: str) -> tuple[_Container, Engine]:
+        container = self._containers.get(uuid)
+        if container is None:
+            raise BackendError("No such container")
+        if container.engine is None:
+            raise BackendError("the container's node is not one of this server's any more")
+        return container, container.engine
+
+    @contextlib.contextmanager
+    def _calling(self, container: _Container) -> Any:
+        """While a call about it is in progress, what happens to it is looked at once, afterwards."""
+        container.calls += 1
+        try:
+            yield
+        finally:
+            container.calls -= 1
+            if container.stale and not container.calls and self._containers.get(container.uuid) is container:
+                self._spawn(self._refresh(container))
+
+    async def create(self, spec: ContainerSpec) -> Observed:
+        container = self._containers.get(spec.uuid)
+        if container is not None and container.id:
+            container.spec = spec
+            with self._calling(container):
+                seen = await self._refresh(container)
+            if seen.status != GONE:
+                return seen
+        engine = self._engine(spec.node)
+        config = await self._config(engine, spec)
+        # Known from now on: the event of its creation can come before the answer.
+        container = self._containers.get(spec.uuid)
+        if container is None:
+            container = self._containers[spec.uuid] = _Container(spec.uuid, engine, Observed(spec.uuid, ""))
+        container.spec = spec
+        with self._calling(container):
+            try:
+                identity, made = await self._make(engine, spec, config)
+            except BaseException:
+                if not container.id and self._containers.get(spec.uuid) is container:
+                    del self._containers[spec.uuid]
+                raise
+            self._identify(container, identity)
+            if not made:
+                return await self._refresh(container)
+            container.seen = Observed(
+                spec.uuid,
+                CREATED,
+                node=spec.node,
+                backend_id=identity,
+                revision=spec.revision,
+                service_uuid=spec.service_uuid,
+            )
+            return container.seen
+
+    async def _make(self, engine: Engine, spec: ContainerSpec, config: dict[str, Any]) -> tuple[str, bool]:
+        """Create a container: its id, and whether it is new."""
+        name = container_name(spec)
+
+        def make(client: Any) -> tuple[str, bool]:
+            for _ in range(50):
+                try:
+                    return str(client.create_container_from_config(config, name)["Id"]), True
+                except docker.errors.APIError as error:
+                    if error.status_code != 409:
+                        raise
+                # The name is taken: by this very container, if its creation was begun before.
+                with contextlib.suppress(docker.errors.NotFound):
+                    found = client.inspect_container(name)
+                    if found["Config"]["Labels"].get(CONTAINER) == spec.uuid:
+                        return str(found["Id"]), False
+                    raise BackendError(f"another container has the name {name}")
+                time.sleep(0.1)
+            raise BackendError(f"the name {name} is taken, and no container has it", transient=True)
+
+        try:
+            try:
+                return await engine.call(make)
+            except docker.errors.NotFound as error:
+                if self._network not in str(error.explanation):
+                    raise
+                await self._ensure_network(engine)
+                return await engine.call(make)
+        except docker.errors.NotFound as error:
+            raise BackendError(plain(str(error.explanation))) from None
+
+    async def _config(self, engine: Engine, spec: ContainerSpec) -> dict[str, Any]:
+        """The body with which a container is created."""
+        client = engine.client
+        info = self._images.get(spec.image)
+        if info is None and not spec.entrypoint:
+            info = self._images[spec.image] = await engine.image(spec.image)
+        try:
+            entrypoint = shlex.split(spec.entrypoint) if spec.entrypoint else None
+            command = shlex.split(spec.run_command) if spec.run_command else None
+            program = (entrypoint or shlex.split(info.entrypoint if info else "") or command or [])[:1]
+            program = program or shlex.split(info.run_command if info else "")[:1]
+        except ValueError as error:
+            raise BackendError(f"the command cannot be read: {error}") from None
+        bridge = spec.network != "host"
+        bindings: dict[str, list[tuple[str, int]]] = {}
+        for port in spec.ports if bridge else ():
+            if port.outer_port is not None:
+                place = f"{port.inner_port}/{port.protocol}"
+                bindings.setdefault(place, []).append((self._publish_address, port.outer_port))
+        mounts, binds = self._mounts(spec)
+        host = client.create_host_config(
+            network_mode=self._network if bridge else "host",
+            port_bindings=bindings or None,
+            mounts=mounts or None,
+            binds=binds or None,
+            mem_limit=f"{spec.memory}m" if spec.memory else None,
+            memswap_limit=f"{spec.memory}m" if spec.memory else None,
+            cpu_shares=spec.cpu_shares,
+            pid_mode="host" if spec.pid == "host" else None,
+            privileged=spec.privileged,
+            restart_policy={"Name": _RESTART[spec.autorestart]},
+            init=spec.pid != "host" and not (program and posixpath.basename(program[0]) in _INITS),
+        )
+        networking = None
+        if bridge:
+            endpoint = client.create_endpoint_config(aliases=aliases(spec), links=link_names(spec.links))
+            networking = client.create_networking_config({self._network: endpoint})
+        config: dict[str, Any] = client.create_container_config(
+            image=spec.image,
+            command=command,
+            entrypoint=entrypoint,
+            working_dir=spec.working_dir,
+            environment=[f"{name}={value}" for name, value in spec.environment.items()],
+            hostname=spec.name,
+            labels=labels(self._server_id, spec),
+            ports=[(port.inner_port, port.protocol) for port in spec.ports] if bridge else None,
+            healthcheck=native_check(spec.healthcheck),
+            host_config=host,
+            networking_config=networking,
+        )
+        # docker-py's own parameter for it is refused by engines that it believes to be too old.
+        config["StopTimeout"] = self._stop_seconds
+        return config
+
+    def _mounts(self, spec: ContainerSpec) -> tuple[list[Any], list[str]]:
+        made = {SERVER: self._server_id, SERVICE: spec.service_uuid}
+        mounts, binds = [], []
+        for volume in spec.volumes:
+            readonly = not volume.rewritable
+            if volume.volume:
+                mounts.append(
+                    Mount(
+                        volume.container_path, volume.volume, type="volume", read_only=readonly, labels=made
+                    )
+                )
+            elif volume.host_path and ":" in volume.host_path + volume.container_path:
+                mounts.append(Mount(volume.container_path, volume.host_path, type="bind", read_only=readonly))
+            elif volume.host_path:
+                # Unlike a mount, this makes a folder that is not there yet.
+                binds.append(f"{volume.host_path}:{volume.container_path}:{'ro' if readonly else 'rw'}")
+        return mounts, binds
+
+    async def start(self, uuid: str) -> Observed:
+        container, engine = self._of(uuid)
+        identity = container.id
+        with self._calling(container):
+            try:
+                try:
+                    await engine.call(lambda client: client.start(identity))
+                except (BackendError, docker.errors.NotFound) as error:
+                    if f"network {self._network} not found" not in str(error):
+                        raise
+                    await self._ensure_network(engine)
+                    await engine.call(lambda client: client.start(identity))
+            except docker.errors.NotFound as error:
+                text = plain(str(error.explanation))
+                if "no such container" in text.lower():
+                    self._gone(container, "")
+                    raise BackendError("the container was removed from the engine") from None
+                raise self._start_error(container, text) from None
+            except BackendError as error:
+                if error.transient:
+                    raise
+                raise self._start_error(container, str(error)) from None
+            return await self._refresh(container)
+
+    def _start_error(self, container: _Container, text: str) -> BackendError:
+        spec = container.spec
+        taken = re.search(
+            r":(\d+)(?: failed: port is already allocated|: bind: address already in use)", text
+        )
+        if taken and spec is not None:
+            number = int(taken[1])
+            ports = [(p.protocol, number) for p in spec.ports if p.outer_port == number]
+            word = re.search(r"listen (tcp|udp)", text)
+            ports = [p for p in ports if word is None or p[0] == word[1]] or ports
+            return PortTaken(f"port {number} is already in use on the node", ports)
+        if spec is not None and spec.privileged and "operation not permitted" in text:
+            return BackendError(f"the machine does not permit a privileged container: {text}")
+        return BackendError(text)
+
+    async def stop(self, uuid: str) -> Observed:
+        container = self._containers.get(uuid)
+        if container is None:
+            return Observed(uuid, GONE)
+        engine, identity = container.engine, container.id
+        if engine is None:
+            return self._gone(container, "its node is not one of this server's any more")
+        with self._calling(container):
+            try:
+                await engine.call(lambda client: client.stop(identity, timeout=self._stop_seconds), slow=True)
+            except docker.errors.NotFound:
+                return self._gone(container, "")
+            return await self._refresh(container)
+
+    async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
+        container = self._containers.get(uuid)
+        if container is None or container.engine is None:
+            if container is not None:
+                self._gone(container, "")
+            engines = [e for e in self._engines if e.up] if volumes else []
+        else:
+            engine, identity = container.engine, container.id
+            engines = [engine]
+            alive = container.seen.status in (RUNNING, RESTARTING) or container.stale
+            container.calls += 1  # until the end: nobody needs to be told
+            try:
+                await engine.call(lambda client: self._end(client, identity, alive), slow=True)
+            except BaseException:
+                container.calls -= 1
+                raise
+            self._gone(container, "")
+        for engine in engines:
+            doomed = self._doomed.setdefault(engine, set())
+            doomed.update(volumes)
+            if doomed:
+                await self._remove_volumes(engine, doomed)
+
+    def _end(self, client: Any, identity: str, alive: bool) -> None:
+        """A container's end: it may tidy up first, for a while."""
+        with contextlib.suppress(docker.errors.NotFound):
+            if alive:
+                client.stop(identity, timeout=self._stop_seconds)
+            try:
+                client.remove_container(identity, force=True, v=True)
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                # Somebody else removes it.
+                for _ in range(600):
+                    client.inspect_container(identity)
+                    time.sleep(0.1)
+                raise
+
+    async def _remove_volumes(self, engine: Engine, doomed: set[str]) -> None:
+        """Remove what is not in use; what is, stays doomed until the last user is removed."""
+
+        def remove(client: Any) -> set[str]:
+            done = set()
+            for volume in list(doomed):
+                try:
+                    client.remove_volume(volume)
+                except docker.errors.NotFound:
+                    pass
+                except docker.errors.APIError as error:
+                    if error.status_code != 409:
+                        raise
+                    continue
+                done.add(volume)
+            return done
+
+        doomed -= await engine.call(remove)
+
+    async def sweep(self, volumes: Collection[str]) -> None:
+        kept = set(volumes)
+        ours = {"label": f"{SERVER}={self._server_id}"}
+        for engine in self._engines:
+            if engine.up:
+                found = await engine.call(lambda client: client.volumes(filters=ours)["Volumes"] or ())
+                doomed = self._doomed.setdefault(engine, set())
+                doomed.update({v["Name"] for v in found} - kept)
+                if doomed:
+                    await self._remove_volumes(engine, doomed)
+
+    async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:
+        container, engine = self._of(uuid)
+        if container.spec is None or container.spec.network == "host":
+            return
+        spec = container.spec = dataclasses.replace(container.spec, links=tuple(links))
+        identity, wanted = container.id, link_names(spec.links)
+
+        def relink(client: Any) -> bool:
+            found = client.inspect_container(identity)["NetworkSettings"]["Networks"].get(self._network)
+            have = {tuple(entry.split(":", 1)) for entry in (found or {}).get("Links") or ()}
+            # Names that are not needed do no harm while their link is there; names of a link that went must
+            # go.
+            if (
+                found is not None
+                and set(wanted) <= have
+                and {a for _, a in have if _ not in dict(wanted)} == set()
+            ):
+                return False
+            if found is not None:
+                client.disconnect_container_from_network(identity, self._network, force=True)
+            client.connect_container_to_network(identity, self._network, aliases=aliases(spec), links=wanted)
+            return True
+
+        with self._calling(container):
+            try:
+                if await engine.call(relink):
+                    await self._refresh(container)
+            except docker.errors.NotFound:
+                raise BackendError("the container is gone") from None
+
+    # -- logs and commands
+
+    async def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        container = self._containers.get(uuid)
+        if container is None or container.engine is None:
+            return
+        since, last = "", 0.0
+        while True:
+            news = container.news
+            path = f"/containers/{container.id}/logs"
+            try:
+                async for batch in container.engine.logs(path, tail=tail, follow=follow, since=since):
+                    for line in batch:
+                        if line.timestamp > last or not since:
+                            yield line
+                    last = max(last, batch[-1].timestamp)
+            except docker.errors.NotFound:
+                return
+            except BackendError as error:
+                if not (follow and error.transient):
+                    raise
+            if not follow:
+                return
+            # The stream ends with each run of the container, and with the engine.
+            while container.seen.status != GONE and not self._may_write(container):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(news.wait(), 1.0)
+                news = container.news
+            if container.seen.status == GONE:
+                return
+            if last:
+                tail, since = None, f"{last:.9f}"
+            elif since == "":
+                tail = tail if tail is None else max(tail, 0)
+
+    @staticmethod
+    def _may_write(container: _Container) -> bool:
+        return container.seen.status == RUNNING and container.engine is not None and container.engine.up
+
+    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
+        container, engine = self._of(uuid)
+        if container.seen.status != RUNNING:
+            raise BackendError("the container does not run")
+        return await engine.exec(container.id, command)
+
+
+# -- rules ---------------------------------------------------------------------------------------------------
+
+
+def container_name(spec: ContainerSpec) -> str:
+    """Its name on the engine: readable, and never that of its predecessor."""
+    return f"{spec.name}.{spec.uuid[:8]}"
+
+
+def aliases(spec: ContainerSpec) -> list[str]:
+    """The names that a container has in the network; see the module's docstring."""
+    return [spec.service_uuid, f"{spec.service_uuid}-{spec.ordinal}"]
+
+
+def link_names(links: Iterable[LinkSpec]) -> list[tuple[str, str]]:
+    """(name in the network, name that the container itself uses for it), for all links of a container."""
+    found: dict[str, str] = {}
+    for link in links:
+        if not link.service_uuid:
+            continue
+        highest = max((ordinal for ordinal, _ in link.containers), default=0)
+        # In steps, so that scaling rarely asks for more.
+        highest = (highest // _ROOM + 1) * _ROOM
+        for name in dict.fromkeys((link.name, link.name.lower())):
+            found[name] = link.service_uuid
+            found.update((f"{name}-{n}", f"{link.service_uuid}-{n}") for n in range(1, highest + 1))
+    return [(target, name) for name, target in found.items()]
+
+
+def native_check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A command's health check in the engine's form (nanoseconds); HTTP is asked for by the server."""
+    if not check or "command" not in check:
+        return None
+    return {
+        "test": ["CMD-SHELL", check["command"]],
+        "interval": int(check.get("interval_seconds", 5)) * _SECOND,
+        "timeout": int(check.get("timeout_seconds", 5)) * _SECOND,
+        "retries": int(check.get("retries", 3)),
+        "start_period": int(check.get("start_period_seconds", 0)) * _SECOND,
+    }
+
+
+def observed(inspected: Mapping[str, Any], node: str, network: str) -> Observed:
+    """A container as the engine describes it."""
+    state, config = inspected["State"], inspected["Config"]
+    made = config.get("Labels") or {}
+    if state.get("Restarting"):
+        status = RESTARTING
+    elif state.get("Running"):
+        status = RUNNING
+    else:
+        status = CREATED if state.get("Status") == "created" else EXITED
+    code = int(state.get("ExitCode") or 0) if status in (EXITED, RESTARTING) else None
+    reason = plain(state.get("Error") or "") if status != RUNNING else ""
+    if state.get("OOMKilled") and status in (EXITED, RESTARTING):
+        reason = "out of memory"
+    health = (state.get("Health") or {}).get("Status")
+    healthy = {"healthy": True, "unhealthy": False}.get(health or "") if status == RUNNING else None
+    networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    return Observed(
+        made.get(CONTAINER, ""),
+        status,
+        exit_code=code,
+        reason=reason,
+        node=node,
+        healthy=healthy,
+        backend_id=inspected["Id"],
+        address=(networks.get(network) or {}).get("IPAddress") or "",
+        image_id=inspected.get("Image", ""),
+        revision=made.get(REVISION, ""),
+        service_uuid=made.get(SERVICE, ""),
+        restarts=int(inspected.get("RestartCount") or 0),
+    )
+
+
+def _inspect(client: Any, identity: str) -> dict[str, Any]:
+    """A container; with the init's words when that could not run the command, which the engine does not
+    know."""
+    found: dict[str, Any] = client.inspect_container(identity)
+    state = found["State"]
+    if state.get("ExitCode") in (126, 127) and not state.get("Error") and not state.get("Running"):
+        with contextlib.suppress(docker.errors.APIError):
+            words = client.logs(identity, stdout=False, tail=1).decode("utf-8", "replace")
+            if match := re.match(r"\[FATAL tini \(\d+\)\] (.+)", words):
+                state["Error"] = match[1]
+    return found
+
+
+def _nanoseconds(stamp: str) -> int:
+    from .engine import _seconds
+
+    seconds, _, fraction = _seconds(stamp).partition(".")
+    return int(seconds) * _SECOND + int(fraction or 0) if seconds else 0

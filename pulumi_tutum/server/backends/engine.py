@@ -1,0 +1,984 @@
+"""One Docker Engine: connected to, lost, found again; what both the docker and the swarm backend do with one.
+
+docker-py blocks, so each engine has threads: a few that carry out calls, one for each stream (events, logs, a
+command's output). Whatever goes wrong in them reaches the event loop as a `BackendError` with a text for
+users; `transient` says that the engine did not answer, in which case it is looked for again, with growing
+pauses, until it is back.
+
+The private methods of docker-py that are used (`_get`, `_post_json`, `_url`, and the file below a streamed
+response) are used here only; a test pins them."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import queue
+import re
+import shlex
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from calendar import timegm
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import docker
+import requests
+from docker.utils import parse_repository_tag
+
+from ...errors import BackendError, ConfigError
+from . import ContainerSpec, ImageInfo, LogLine
+
+log = logging.getLogger("pulumi_tutum.server")
+
+T = TypeVar("T")
+
+#: Labels of everything that a backend makes. `SERVER` tells its things from those of others on the same
+#: engine.
+SERVER, SERVICE, CONTAINER = "io.tutum.server", "io.tutum.service", "io.tutum.container"
+ORDINAL, REVISION = "io.tutum.ordinal", "io.tutum.revision"
+
+PULL_POLICIES = ("missing", "always", "never")
+
+_THREADS = 16
+#: Calls that wait for something (a container that stops, an image that comes) have threads of their own.
+_SLOW_THREADS = 64
+_CALL_SECONDS = 60
+#: An engine that dies with its machine closes no connection: it is asked now and then.
+_PING_EVERY, _PING_SECONDS = 10.0, 10
+_RECONNECT_FIRST, _RECONNECT_MOST = 0.1, 2.0
+_READ = 1 << 16
+#: A line without an end is given out in pieces of this many characters.
+_LONGEST_LINE = 1 << 18
+#: What a stream may hold that nobody has taken yet.
+_BATCHES = 4
+
+
+def labels(server_id: str, spec: ContainerSpec) -> dict[str, str]:
+    """The labels of a container. Anyone with access to the engine reads them: nothing secret goes here."""
+    return {
+        SERVER: server_id,
+        SERVICE: spec.service_uuid,
+        CONTAINER: spec.uuid,
+        ORDINAL: str(spec.ordinal),
+        REVISION: spec.revision,
+    }
+
+
+# -- where engines are ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Address:
+    """An engine as the operator names it: `[NAME=]URL[,tag,...]`.
+
+    Attributes:
+        url: unix:///path, tcp://host:port or ssh://[user@]host[:port][/path of its socket].
+    """
+
+    name: str
+    url: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def host(self) -> str:
+        """The machine's name or address; "" of this machine."""
+        host = urlsplit(self.url).hostname or ""
+        return "" if host in ("localhost", "::1") or host.startswith("127.") else host
+
+
+def addresses(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[Address]:
+    """What `--node` was given; without any, the engine that the `docker` command would use.
+
+    Raises:
+        ConfigError: one that cannot be read, or a name given twice.
+    """
+    words = words or [environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"]
+    found: list[Address] = []
+    for word in words:
+        place, *tags = word.split(",")
+        name, given, url = place.partition("=")
+        if not given:
+            name, url = "", place
+        parts = urlsplit(url)
+        if not (
+            (parts.scheme == "unix" and parts.path) or (parts.scheme in ("tcp", "ssh") and parts.hostname)
+        ):
+            raise ConfigError(
+                f"--node {word}: give [NAME=]URL[,tag,...] with a URL like unix:///var/run/docker.sock, "
+                "tcp://host:2376 or ssh://user@host"
+            )
+        found.append(
+            Address(name or parts.hostname or "local", url, tuple(t.strip() for t in tags if t.strip()))
+        )
+    names = [a.name for a in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two nodes are called {name}: give them names, --node NAME=URL")
+    return found
+
+
+def _tls(environ: Mapping[str, str]) -> docker.tls.TLSConfig | None:
+    """What Docker's own variables say about TLS."""
+    folder, verify = environ.get("DOCKER_CERT_PATH", ""), environ.get("DOCKER_TLS_VERIFY", "")
+    if not folder and not verify:
+        return None
+    at = Path(folder) if folder else Path.home() / ".docker"
+    try:
+        return docker.tls.TLSConfig(
+            client_cert=(str(at / "cert.pem"), str(at / "key.pem")),
+            ca_cert=str(at / "ca.pem"),
+            verify=bool(verify),
+        )
+    except docker.errors.TLSParameterError as error:
+        raise ConfigError(f"DOCKER_CERT_PATH: {str(error).splitlines()[0]}") from None
+
+
+# -- threads -------------------------------------------------------------------------------------------------
+
+
+class Workers:
+    """Threads that carry out blocking calls. Unlike those of an executor they never keep the process
+    alive."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self._name, self._most = name, most
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = 0
+        self._busy = 0
+        self._closed = False
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """The function's result. When the caller is cancelled, the function goes on all the same."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            self._busy -= 1
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        def job() -> None:
+            result, failure = None, None
+            try:
+                result = function()
+            except BaseException as error:
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        if self._closed:
+            raise BackendError("the server is stopping", transient=True)
+        self._busy += 1
+        if self._threads < min(self._busy, self._most):
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"{self._name} {self._threads}", daemon=True).start()
+        self._jobs.put(job)
+        return await future
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def close(self) -> None:
+        """Ends the threads once they have nothing left to do."""
+        self._closed = True
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+
+class Pipe(Generic[T]):
+    """Carries items from a thread to the loop. The thread waits while `room` items are not taken, so that
+    what a slow reader leaves does not pile up."""
+
+    def __init__(self, room: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
+        self._room = threading.Semaphore(room)
+        self._closed = False
+
+    def put(self, item: T) -> bool:
+        """Called by the thread. False: nobody will take it."""
+        self._room.acquire()
+        return self._hand_over(item)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Called by the thread, last."""
+        self._hand_over(error)
+
+    def _hand_over(self, item: T | BaseException | None) -> bool:
+        if self._closed:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        while True:
+            item = await self._items.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            self._room.release()
+            yield item
+
+    def close(self) -> None:
+        """Called by the reader: nothing more is wanted."""
+        self._closed = True
+        self._room.release()
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------
+
+#: What the engine puts around the reason that matters.
+_AROUND = re.compile(
+    r"^(?:failed to create (?:shim )?task(?: for container)?: |OCI runtime (?:create|exec) failed: "
+    r"|runc (?:create|exec) failed: |unable to start container process: |error during container init: "
+    r"|container_linux\.go:\d+: |starting container process caused: |process_linux\.go:\d+: "
+    r"|Error response from daemon: |driver failed programming external connectivity on endpoint [^:]*: "
+    r"|Error starting userland proxy: |failed to set up container networking: )+"
+)
+
+
+def plain(text: str) -> str:
+    """The engine's own words without what it wraps around them."""
+    text = " ".join(text.split())
+    return _AROUND.sub("", text).removesuffix(": unknown").strip()
+
+
+def readable(error: Exception) -> BackendError:
+    """What docker-py raised, as a text for users."""
+    if isinstance(error, BackendError):
+        return error
+    if isinstance(error, docker.errors.APIError):
+        said: Any = error.explanation  # bytes, when the answer was no JSON
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+        # 503: a swarm manager without a leader, a proxy before the engine.
+        return BackendError(plain(text or str(error)), transient=error.status_code == 503)
+    if isinstance(error, requests.exceptions.Timeout):
+        return BackendError("the Docker Engine did not answer in time", transient=True)
+    if isinstance(error, (requests.exceptions.RequestException, OSError)):
+        return BackendError("the connection to the Docker Engine was lost", transient=True)
+    if isinstance(error, docker.errors.DockerException):
+        return BackendError(plain(str(error)), transient="fetching server API version" in str(error))
+    return BackendError(f"unexpected answer of the Docker Engine ({type(error).__name__})", transient=True)
+
+
+# -- one engine ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine says about itself and its machine."""
+
+    id: str = ""
+    name: str = ""
+    version: str = ""
+    cpus: int = 1
+    memory_mb: int = 0
+    disk_gb: int = 0
+    swarm: Mapping[str, Any] = field(default_factory=dict)
+    time: str = ""
+
+
+class Engine:
+    """One Docker Engine; see the module's docstring.
+
+    Args:
+        pull: when images are pulled, one of PULL_POLICIES.
+    """
+
+    def __init__(
+        self, address: Address, *, pull: str = "missing", environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self.address = address
+        self.facts = Facts()
+        #: It answered when it was last asked. While False, calls are refused without trying.
+        self.up = False
+        #: Why it is down, for the log.
+        self.trouble = ""
+        self._pull = pull
+        self._tls = _tls(environ) if address.url.startswith("tcp:") else None
+        self._client: docker.APIClient | None = None
+        self._workers = Workers(f"engine {address.name}", _THREADS)
+        self._slow = Workers(f"engine {address.name} slow", _SLOW_THREADS)
+        self._tunnel: _Tunnel | None = _Tunnel(address.url) if address.url.startswith("ssh:") else None
+        self._task: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+        self._closing = False
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+
+    def __str__(self) -> str:
+        return f"the Docker Engine at {self.address.url}"
+
+    # -- life
+
+    async def open(
+        self,
+        *,
+        filters: Mapping[str, Sequence[str]],
+        on_event: Callable[[dict[str, Any]], None],
+        on_up: Callable[[], Awaitable[None]],
+        on_down: Callable[[], None],
+    ) -> None:
+        """Connect, and stay connected until `close`. Returns when the first attempt has succeeded or failed.
+
+        Args:
+            filters: of the events that matter (`{"type": ["container"]}`).
+            on_event: called on the loop.
+            on_up: awaited each time when the engine is there (again), when events are flowing already.
+            on_down: called when it is not there any more.
+        """
+        tried = asyncio.Event()
+
+        async def stay() -> None:
+            pause = _RECONNECT_FIRST
+            while True:
+                stream = None
+                try:
+                    await self._workers.run(self._connect)
+                    stream = _Events(self.client, self.facts.time, filters, on_event, self._lost.set)
+                    self._lost.clear()
+                    await self._workers.run(stream.start)
+                    self.up, self.trouble, pause = True, "", _RECONNECT_FIRST
+                    await on_up()
+                    log.info(
+                        "connected to an engine",
+                        extra={"node": self.address.name, "version": self.facts.version},
+                    )
+                    tried.set()
+                    await self._watch()
+                    self.trouble = "the connection was lost"
+                except Exception as error:
+                    self.trouble = str(readable(error))
+                    if not isinstance(error, BackendError):
+                        log.debug("engine: %r", error)
+                finally:
+                    if stream is not None:
+                        stream.close()
+                    if self.up and not self._closing:
+                        self.up = False
+                        log.warning(
+                            "an engine does not answer",
+                            extra={"node": self.address.name, "error": self.trouble},
+                        )
+                        on_down()
+                tried.set()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RECONNECT_MOST)
+
+        self._task = asyncio.get_running_loop().create_task(stay(), name=f"engine {self.address.name}")
+        await tried.wait()
+
+    async def close(self) -> None:
+        """Let go of it."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._pulls.values():
+            task.cancel()
+        self.up = False
+        self._workers.close()
+        self._slow.close()
+        if self._client is not None:
+            self._client.close()
+        if self._tunnel is not None:
+            self._tunnel.close()
+
+    def _connect(self) -> None:
+        url = self.address.url
+        if self._tunnel is not None:
+            url = self._tunnel.open()
+        self._probe(url)
+        old, self._client = self._client, None
+        if old is not None:
+            old.close()
+        client = docker.APIClient(
+            url, version="auto", timeout=_CALL_SECONDS, tls=self._tls or False, max_pool_size=32
+        )
+        info = client.info()
+        root = info.get("DockerRootDir", "")
+        self.facts = Facts(
+            id=info.get("ID", ""),
+            name=info.get("Name", ""),
+            version=info.get("ServerVersion", ""),
+            cpus=int(info.get("NCPU") or 1),
+            memory_mb=int(info.get("MemTotal") or 0) >> 20,
+            disk_gb=_disk_gb(root) if not self.address.host else 0,
+            swarm=info.get("Swarm") or {},
+            time=info.get("SystemTime", ""),
+        )
+        self._client = client
+
+    def _probe(self, url: str) -> None:
+        """Look whether somebody listens: docker-py leaks a socket when nobody does."""
+        parts = urlsplit(url)
+        try:
+            if parts.scheme == "unix":
+                with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+                    probe.settimeout(_PING_SECONDS)
+                    probe.connect(parts.path)
+            else:
+                socket.create_connection(
+                    (parts.hostname or "", parts.port or 2375), timeout=_PING_SECONDS
+                ).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BackendError(f"cannot reach {self}: {reason}", transient=True) from None
+
+    async def _watch(self) -> None:
+        """Until it is lost."""
+
+        def ping(client: Any) -> None:
+            client._result(client._get(client._url("/_ping"), timeout=_PING_SECONDS))
+
+        while not self._lost.is_set():
+            try:
+                await asyncio.wait_for(self._lost.wait(), _PING_EVERY)
+            except asyncio.TimeoutError:
+                await self.call(ping)
+
+    # -- calls
+
+    @property
+    def client(self) -> Any:
+        """docker-py's low-level client. Its stubs know too little to be of use.
+
+        Raises:
+            BackendError: transient, the engine is not connected.
+        """
+        if self._client is None:
+            raise self.unreachable()
+        return self._client
+
+    def unreachable(self) -> BackendError:
+        """The error of every call while it is down."""
+        return BackendError(self.trouble or f"cannot reach {self}", transient=True)
+
+    async def call(self, function: Callable[[Any], T], *, slow: bool = False) -> T:
+        """Carry out a function of docker-py's client in a thread.
+
+        Args:
+            slow: it may take long, and must not keep others waiting.
+
+        Raises:
+            BackendError: whatever went wrong. docker-py's own `NotFound` passes, for those who expect it.
+        """
+        # Not `up`: while `on_up` is awaited, calls work already.
+        if self._client is None or self._lost.is_set():
+            raise self.unreachable()
+        client = self.client
+        try:
+            return await (self._slow if slow else self._workers).run(lambda: function(client))
+        except docker.errors.NotFound:
+            raise
+        except Exception as error:
+            found = readable(error)
+            if not isinstance(
+                error,
+                (BackendError, docker.errors.DockerException, requests.exceptions.RequestException, OSError),
+            ):
+                log.exception("a call to the engine ended unexpectedly")
+            raise found from None
+
+    # -- images
+
+    async def image(self, image: str) -> ImageInfo:
+        """What an image is; pulled before, if the policy says so.
+
+        Raises:
+            BackendError: it is not there, and could not be had.
+        """
+        info = None if self._pull == "always" else await self.inspect_image(image)
+        if info is None and self._pull != "never" and not image.startswith("sha256:"):
+            task = self._pulls.get(image)
+            if task is None:
+                task = self._pulls[image] = asyncio.get_running_loop().create_task(self._pull_image(image))
+                task.add_done_callback(lambda _: self._pulls.pop(image, None))
+            # One who gives up must not end it for the others.
+            await asyncio.shield(task)
+            info = await self.inspect_image(image)
+        if info is None:
+            raise BackendError(f"No such image: {image}")
+        return info
+
+    async def inspect_image(self, image: str) -> ImageInfo | None:
+        """What an image is; None: the engine does not have it."""
+        try:
+            return image_info(await self.call(lambda client: client.inspect_image(image)))
+        except docker.errors.NotFound:
+            return None
+
+    async def _pull_image(self, image: str) -> None:
+        def pull(client: Any) -> None:
+            # `docker login` may have been called since.
+            client.reload_config()
+            repository, tag = parse_repository_tag(image)
+            for line in client.pull(repository, tag=tag or "latest", stream=True, decode=True):
+                if line.get("error"):
+                    raise BackendError(line["error"])
+
+        try:
+            await self.call(pull, slow=True)
+        except docker.errors.NotFound as error:
+            raise BackendError(f"No such image: {image} (it cannot be pulled: {readable(error)})") from None
+        except BackendError as error:
+            if error.transient:
+                raise
+            raise BackendError(f"No such image: {image} (it cannot be pulled: {plain(str(error))})") from None
+
+    # -- streams
+
+    async def logs(
+        self, path: str, *, tail: int | None, follow: bool, since: str = ""
+    ) -> AsyncIterator[list[LogLine]]:
+        """Lines of `/containers/<id>/logs` or `/services/<id>/logs`, in batches, as fast as they are taken.
+
+        Args:
+            since: only what is newer, `seconds.nanoseconds`.
+
+        Raises:
+            docker.errors.NotFound: there is no such thing.
+        """
+        parameters: dict[str, Any] = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
+        parameters["tail"] = "all" if tail is None else str(tail)
+        if since:
+            parameters["since"] = since
+
+        def begin(client: Any) -> Any:
+            response = client._get(client._url(path), params=parameters, stream=True, timeout=None)
+            client._raise_for_status(response)
+            return response
+
+        response = await self.call(begin)
+        connection = _Connection(response)
+        pipe: Pipe[list[LogLine]] = Pipe(_BATCHES)
+
+        def read() -> None:
+            try:
+                for batch in log_batches(iter(connection.read_chunk, b"")):
+                    if not pipe.put(batch):
+                        break
+            except Exception:
+                # The connection ended: by the reader's wish, or with the engine, which others notice.
+                log.debug("a log stream broke off", exc_info=True)
+            connection.close()
+            pipe.end()
+
+        threading.Thread(target=read, name=f"logs {self.address.name}", daemon=True).start()
+        try:
+            async for batch in pipe:
+                yield batch
+        finally:
+            pipe.close()
+            connection.cut()
+
+    async def exec(self, container: str, command: Sequence[str]) -> Exec:
+        """Run a command in a container.
+
+        Raises:
+            BackendError: it does not run, or the command cannot be begun.
+        """
+
+        def begin(client: Any) -> tuple[str, Any]:
+            made = client.exec_create(container, list(command), stdin=True)
+            response = client._post_json(
+                client._url("/exec/{0}/start", made["Id"]),
+                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+                data={"Tty": False, "Detach": False},
+                stream=True,
+                timeout=None,
+            )
+            client._raise_for_status(response)
+            return made["Id"], response
+
+        try:
+            identity, response = await self.call(begin)
+        except docker.errors.NotFound:
+            raise BackendError("the container is gone") from None
+        return Exec(self, identity, _Connection(response))
+
+
+def _disk_gb(folder: str) -> int:
+    with contextlib.suppress(OSError):
+        stat = os.statvfs(folder)
+        return stat.f_blocks * stat.f_frsize >> 30
+    return 0
+
+
+def image_info(inspected: Mapping[str, Any]) -> ImageInfo:
+    """An image as the engine describes it."""
+    config = inspected.get("Config") or {}
+    ports = (port.partition("/") for port in sorted(config.get("ExposedPorts") or {}, key=_port_order))
+    return ImageInfo(
+        inspected.get("Id", ""),
+        environment=dict(entry.partition("=")[::2] for entry in config.get("Env") or ()),
+        ports=tuple((protocol or "tcp", int(number)) for number, _, protocol in ports if number.isdecimal()),
+        volumes=tuple(sorted(config.get("Volumes") or {})),
+        run_command=_words(config.get("Cmd")),
+        entrypoint=_words(config.get("Entrypoint")),
+        working_dir=config.get("WorkingDir") or "",
+    )
+
+
+def _port_order(port: str) -> tuple[int, str]:
+    number, _, protocol = port.partition("/")
+    return (int(number) if number.isdecimal() else 0), protocol
+
+
+def _words(command: Any) -> str:
+    if isinstance(command, str):
+        return command
+    return shlex.join(command or ())
+
+
+class _Tunnel:
+    """An engine's socket on another machine, brought here by the ssh command with the user's own settings."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname or ""
+        self._port = parts.port
+        self._far = parts.path if parts.path not in ("", "/") else "/var/run/docker.sock"
+        self._folder = tempfile.TemporaryDirectory(prefix="tutum-ssh-")
+        self._near = f"{self._folder.name}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors = Path(self._folder.name) / "errors"
+
+    def open(self) -> str:
+        """The URL of its near end, whose other end answers.
+
+        Raises:
+            BackendError: transient, ssh's own words.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return f"unix://{self._near}"
+        Path(self._near).unlink(missing_ok=True)
+        options = ["BatchMode=yes", "ExitOnForwardFailure=yes", "ServerAliveInterval=5", "ConnectTimeout=10"]
+        command = ["ssh", "-nNT", *(word for option in options for word in ("-o", option))]
+        command += ["-p", str(self._port)] if self._port else []
+        command += ["-L", f"{self._near}:{self._far}", "--", self._host]
+        try:
+            with self._errors.open("wb") as errors:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
+                )
+        except OSError as error:
+            raise BackendError(f"cannot run ssh: {error.strerror}", transient=True) from None
+        deadline = time.monotonic() + 30
+        while not os.path.exists(self._near):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = self._errors.read_text(errors="replace").strip().splitlines()
+                self._end()
+                raise BackendError(
+                    f"ssh to {self._host}: {said[-1] if said else 'no answer'}", transient=True
+                )
+            time.sleep(0.02)
+        return f"unix://{self._near}"
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        self._end()
+        self._folder.cleanup()
+
+
+class _Connection:
+    """The connection below a response of docker-py that goes on: read by one thread, cut by another."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._body = response.raw._fp  # http.client's response: it knows chunks
+        self._file = self._body.fp
+        raw = self._file.raw
+        self._socket: socket.socket = getattr(raw, "_sock", None) or raw
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def read_chunk(self) -> bytes:
+        """What there is of the body; b"" at its end."""
+        return self._body.read1(_READ)  # type: ignore[no-any-return]
+
+    def read_raw(self) -> bytes:
+        """What there is after an upgrade. The file, not the socket: it may hold what came with the
+        headers."""
+        return self._file.read1(_READ)  # type: ignore[no-any-return]
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def end_input(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """Wakes the thread that reads; it closes then. Closing here could hit another socket of the same
+        number."""
+        with self._lock:
+            if not self._closed:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._response.close()
+
+
+class _Events:
+    """An engine's events, read by a thread."""
+
+    def __init__(
+        self,
+        client: Any,
+        since: str,
+        filters: Mapping[str, Sequence[str]],
+        on_event: Callable[[dict[str, Any]], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._client = client
+        # The engine answers before it begins to listen; what happens in between would be missed without
+        # `since`.
+        self._since = _seconds(since)
+        self._filters = {name: list(values) for name, values in filters.items()}
+        self._on_event, self._on_end = on_event, on_end
+        self._loop = asyncio.get_running_loop()
+        self._connection: _Connection | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        client = self._client
+        parameters = {"filters": json.dumps(self._filters)} | ({"since": self._since} if self._since else {})
+        response = client._get(client._url("/events"), params=parameters, stream=True, timeout=None)
+        client._raise_for_status(response)
+        self._connection = _Connection(response)
+        threading.Thread(target=self._read, args=(self._connection,), name="events", daemon=True).start()
+
+    def _read(self, connection: _Connection) -> None:
+        decode = json.JSONDecoder().raw_decode
+        text, utf8 = "", codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            while data := connection.read_chunk():
+                text += utf8.decode(data)
+                events = []
+                while text := text.lstrip():
+                    try:
+                        event, end = decode(text)
+                    except ValueError:
+                        break
+                    events.append(event)
+                    text = text[end:]
+                if events:
+                    self._loop.call_soon_threadsafe(self._tell, events)
+        except Exception:
+            log.debug("the event stream broke off", exc_info=True)
+        connection.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._ended)
+
+    def _tell(self, events: list[dict[str, Any]]) -> None:
+        if not self._closed:
+            for event in events:
+                self._on_event(event)
+
+    def _ended(self) -> None:
+        if not self._closed:
+            self._on_end()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._connection is not None:
+            self._connection.cut()
+
+
+# -- log frames ----------------------------------------------------------------------------------------------
+
+_STREAMS = {0: "stdout", 1: "stdout", 2: "stderr"}
+_HEAD = struct.Struct(">BxxxL")
+
+
+def log_batches(chunks: Iterator[bytes]) -> Iterator[list[LogLine]]:
+    """Lines out of the engine's log frames: one list for each chunk that ends a line.
+
+    A line longer than 16 KB comes in several frames, each with the time of the first; they are joined.
+    """
+    buffer = b""
+    seconds = _Seconds()
+    #: stream -> the time and the pieces of a line that has not ended, and their length.
+    open_lines: dict[str, tuple[float, list[str], int]] = {}
+    for chunk in chunks:
+        buffer = buffer + chunk if buffer else chunk
+        lines: list[LogLine] = []
+        at, size = 0, len(buffer)
+        while at + 8 <= size:
+            kind, length = _HEAD.unpack_from(buffer, at)
+            end = at + 8 + length
+            if end > size:
+                break
+            stamp, _, text = buffer[at + 8 : end].decode("utf-8", "replace").partition(" ")
+            at = end
+            stream = _STREAMS.get(kind, "stderr")
+            begun = open_lines.pop(stream, None)
+            if text.endswith("\n") and begun is None:
+                lines.append(LogLine(stream, seconds.of(stamp), text))
+                continue
+            when, pieces, total = begun or (seconds.of(stamp), [], 0)
+            pieces.append(text)
+            total += len(text)
+            if text.endswith("\n") or total >= _LONGEST_LINE:
+                lines.append(LogLine(stream, when, "".join(pieces)))
+            else:
+                open_lines[stream] = (when, pieces, total)
+        buffer = buffer[at:]
+        if lines:
+            yield lines
+    rest = [LogLine(stream, when, "".join(pieces)) for stream, (when, pieces, _) in open_lines.items()]
+    if rest:
+        yield rest
+
+
+class _Seconds:
+    """RFC 3339 times in seconds since the epoch. Lines come many to a second, so its value is kept."""
+
+    def __init__(self) -> None:
+        self._second, self._value = "", 0.0
+
+    def of(self, stamp: str) -> float:
+        second = stamp[:19]
+        if second != self._second:
+            try:
+                self._value = float(timegm(time.strptime(second, "%Y-%m-%dT%H:%M:%S")))
+            except ValueError:
+                return 0.0
+            self._second = second
+        fraction = stamp[19:].rstrip("Z")
+        try:
+            return self._value + (float(fraction) if fraction else 0.0)
+        except ValueError:
+            return self._value
+
+
+def _seconds(stamp: str) -> str:
+    """An engine's time as its parameters want it: `seconds.nanoseconds`; "" when there is none."""
+    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|[+-]\d\d:\d\d)?$", stamp)
+    if match is None:
+        return ""
+    whole = timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    if match[3] and match[3] != "Z":
+        sign = -1 if match[3][0] == "-" else 1
+        whole -= sign * (int(match[3][1:3]) * 3600 + int(match[3][4:6]) * 60)
+    return f"{whole}.{(match[2] or '0').ljust(9, '0')}"
+
+
+# -- commands in containers ----------------------------------------------------------------------------------
+
+
+class Exec:
+    """A command in a container: an `ExecSession`. The character \\x04 ends its input, as it does at a
+    terminal."""
+
+    def __init__(self, engine: Engine, identity: str, connection: _Connection) -> None:
+        self._engine, self._id, self._connection = engine, identity, connection
+        self._pipe: Pipe[tuple[str, str]] = Pipe(16)
+        self._ended = asyncio.Event()
+        self._typed: queue.Queue[bytes | None] = queue.Queue()
+        self._writing = False
+        self._code: int | None = None
+        threading.Thread(target=self._read, name="exec", daemon=True).start()
+
+    def _read(self) -> None:
+        decoders = {s: codecs.getincrementaldecoder("utf-8")("replace") for s in ("stdout", "stderr")}
+        buffer = b""
+        try:
+            while data := self._connection.read_raw():
+                buffer += data
+                while len(buffer) >= 8:
+                    kind, length = _HEAD.unpack_from(buffer)
+                    if len(buffer) < 8 + length:
+                        break
+                    stream = _STREAMS.get(kind, "stderr")
+                    text = decoders[stream].decode(buffer[8 : 8 + length])
+                    buffer = buffer[8 + length :]
+                    if text and not self._pipe.put((stream, text)):
+                        return
+        except Exception:
+            log.debug("a command's output broke off", exc_info=True)
+        finally:
+            self._typed.put(None)
+            self._connection.close()
+            self._pipe.end()
+
+    async def output(self) -> AsyncIterator[tuple[str, str]]:
+        async for item in self._pipe:
+            yield item
+        self._ended.set()
+
+    async def send(self, text: str) -> None:
+        if not self._writing:
+            self._writing = True
+            threading.Thread(target=self._write, name="exec input", daemon=True).start()
+        # A command that does not read its input must not fill the server's memory.
+        while self._typed.qsize() > 64:
+            await asyncio.sleep(0.05)
+        self._typed.put(text.encode())
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
+            while (data := self._typed.get()) is not None:
+                keep, end, _ = data.partition(b"\x04")
+                if keep:
+                    self._connection.send(keep)
+                if end:
+                    self._connection.end_input()
+                    return
+
+    async def wait(self) -> int:
+        """The exit code, once the output has ended."""
+        await self._ended.wait()
+        if self._code is None:
+            self._code = await self._exit_code()
+        return self._code
+
+    async def _exit_code(self) -> int:
+        # The output can end a moment before the engine has noted the end of the process.
+        for pause in (0.01, 0.05, 0.1, 0.2, 0.5, 1.0):
+            try:
+                state = await self._engine.call(lambda client: client.exec_inspect(self._id))
+            except docker.errors.NotFound:
+                return 137
+            if not state.get("Running") and state.get("ExitCode") is not None:
+                return int(state["ExitCode"])
+            await asyncio.sleep(pause)
+        return 137
+
+    async def close(self) -> None:
+        self._pipe.close()
+        self._connection.cut()
+        self._ended.set()
+
+
+def short_id(text: str) -> str:
+    """Eight characters that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

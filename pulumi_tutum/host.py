@@ -60,7 +60,7 @@ import grpc  # type: ignore[import-untyped]
 
 from pulumi_tutum.errors import TutumError
 
-__all__ = ["PLAIN_HOST", "PROGRESS", "Call", "Failure", "at_end", "current", "prepare", "tells_urn"]
+__all__ = ["PLAIN_HOST", "PROGRESS", "Call", "Failure", "at_end", "current", "prepare", "secret", "tells_urn"]
 
 PLAIN_HOST = "PULUMI_TUTUM_PLAIN_HOST"
 """Environment variable: set (and not 0), nothing private is touched."""
@@ -72,6 +72,8 @@ WORKERS = 512
 """Calls served at the same time, at most: more than the engine sends, unless `--parallel` says otherwise."""
 
 _PROVIDER = "__provider"  # the SDK's key for the pickled provider, in every request
+# How Pulumi's protocol spells a secret. The engine takes it from all, and sends it to those only that ask.
+_SECRET_KEY, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 _STATUS_SECONDS = 0.5  # between two rounds of status lines
 _LOG_DEADLINE = 5.0  # seconds for a call of the engine's Log
 _ENGINE_CHECK_SECONDS = 2.0
@@ -186,6 +188,15 @@ class Call:
                     event.set()
         return event
 
+    @property
+    def dropped(self) -> bool:
+        """True when the engine no longer waits for the answer: nothing of it will be in the state."""
+        with _guard("life of the call"):
+            if self._context is not None and not self._context.is_active():
+                _dropped.set()
+                return True
+        return False
+
     def progress(self, text: str) -> None:
         """Shows a passing status on the resource's row. Returns at once, and never raises."""
         if self.urn is not None:
@@ -227,12 +238,9 @@ class Call:
 
     def _abort(self, failure: Failure) -> bool:
         """Gives the engine the failure in its own terms; False when that could not be done."""
-        if self._context is None:
+        if self._context is None or self.dropped:
             return False
         with _guard("structured error"):
-            if not self._context.is_active():
-                _dropped.set()
-                return False
             status = _status(failure, self._pickled_provider())
             try:
                 self._context.abort_with_status(status)
@@ -260,6 +268,14 @@ def current() -> Call:
                     if isinstance(names.get("context"), grpc.ServicerContext):
                         return Call(names["request"], names["context"])
     return Call()
+
+
+def secret(value: Any) -> Any:
+    """`value` as a secret, for outputs and inputs that are given to the engine, at any depth.
+
+    For what was no secret among the resource's inputs. It comes back in later calls as plain `value`.
+    """
+    return {_SECRET_KEY: _SECRET, "value": value}
 
 
 def tells_urn() -> bool:

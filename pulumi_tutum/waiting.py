@@ -269,6 +269,7 @@ class _Course:
         self._shown = ""
         self._trouble: TutumError | None = None
         self._doubted_since: float | None = None
+        self._look_again = False
 
     def run(self, service: Mapping[str, Any] | None, waiter: Waiter) -> Detail:
         if service is not None and self._judge(Detail(service)):
@@ -303,7 +304,7 @@ class _Course:
 
     def _next(self, pause: float) -> float:
         """The pause before the next read, given what the last one showed."""
-        if self._doubted_since is not None:
+        if self._doubted_since is not None or self._look_again:
             return _SECOND_LOOK
         if isinstance(self._trouble, ApiError) and self._trouble.retry_after:
             return max(pause, min(self._trouble.retry_after, 30.0))
@@ -342,7 +343,8 @@ class _Course:
             raise Gone(f"{self._name()} was terminated by somebody else{self._instead()}", service)
         self._show()
         if verdict is None:
-            self._doubted_since = None
+            # A doubt that went away came from a read that was stale; this one may be so, too.
+            self._look_again, self._doubted_since = self._doubted_since is not None, None
         elif self._doubted_since is None:
             self._doubted_since = time.monotonic()
         elif time.monotonic() - self._doubted_since >= 0.9 * _SECOND_LOOK:

@@ -259,10 +259,8 @@ def faults(
         ]
         finished = bool(containers) and not found
     if state != RUNNING and not finished:
-        of = "" if wanted is None else f" of {wanted}"
-        found.insert(
-            0, f"it is {state}: {running}{of} {'container runs' if running == 1 else 'containers run'}"
-        )
+        of = "" if wanted is None else f"/{wanted}"
+        found.insert(0, f"it is {state}: {running}{of} containers running")
     elif wanted is not None and (current > wanted or (current < wanted and not finished)):
         found.append(f"it has {_containers(current)}, and should have {wanted}")
     if service.get("synchronized") is False and current:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pulumi.output import Unknown
 
 from pulumi_tutum import desired, lifecycle, schema
 from pulumi_tutum.lifecycle import (
@@ -16,6 +15,7 @@ from pulumi_tutum.lifecycle import (
     STARTING,
     STOPPED,
 )
+from tests.support.unknown import unknown
 
 URN = "urn:pulumi:dev::shop::pulumi-python:dynamic/tutum:Service::"
 
@@ -69,7 +69,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], problem: str) ->
 
 def test_hidden_and_unknown_arguments_pass() -> None:
     hidden = {"__provider": "x", desired.URN: URN}
-    assert not desired.problems({"image": "acme/web", **hidden, **dict.fromkeys(schema.OPTIONS, Unknown())})
+    assert not desired.problems({"image": "acme/web", **hidden, **dict.fromkeys(schema.OPTIONS, unknown())})
 
 
 def test_normal_form_is_stable() -> None:
@@ -124,7 +124,7 @@ def test_a_name_that_is_not_declared_is_no_change() -> None:
 def test_adopt_counts_only_at_the_beginning_and_options_need_no_request() -> None:
     assert desired.changes(inputs(adopt="x"), inputs()) == {}
     assert desired.changes(inputs(), inputs(timeout_seconds=5)) == {"timeout_seconds": schema.PATCH}
-    assert desired.changes(inputs(), inputs(wait=Unknown())) == {"wait": schema.PATCH}
+    assert desired.changes(inputs(), inputs(wait=unknown())) == {"wait": schema.PATCH}
 
 
 FIXED = [{"protocol": "tcp", "inner_port": 80, "outer_port": 8080}]
@@ -140,7 +140,7 @@ DYNAMIC = [{"protocol": "tcp", "inner_port": 80, "published": True}]
         ({"container_ports": FIXED}, {"name": "b"}, True),
         ({"name": "a"}, {"name": "b", "container_ports": FIXED}, True),
         ({"name": "a"}, {"name": "b", "container_ports": DYNAMIC}, False),
-        ({"name": "a"}, {"name": "b", "container_ports": Unknown()}, False),
+        ({"name": "a"}, {"name": "b", "container_ports": unknown()}, False),
         ({"name": "a", "network": "host"}, {"name": "b"}, True),
         ({"name": "a"}, {"name": "b", "bindings": [{"container_path": "/x"}]}, False),
         ({"name": "a"}, {"name": "b", "bindings": [{"container_path": "/x", "host_path": "/y"}]}, True),
@@ -152,10 +152,10 @@ def test_when_the_old_service_has_to_go_first(old: dict[str, Any], new: dict[str
 
 # -- what to do next ---------------------------------------------------------------------------------------
 
-JOB = {"autodestroy": "ON_SUCCESS"}
-EVERY = {"deployment_strategy": "EVERY_NODE"}
-DEPLOYED = {"deployed_datetime": "Mon, 13 Oct 2014 11:01:43 +0000"}
-OUTDATED = {"synchronized": False}
+JOB: dict[str, Any] = {"autodestroy": "ON_SUCCESS"}
+EVERY: dict[str, Any] = {"deployment_strategy": "EVERY_NODE"}
+DEPLOYED: dict[str, Any] = {"deployed_datetime": "Mon, 13 Oct 2014 11:01:43 +0000"}
+OUTDATED: dict[str, Any] = {"synchronized": False}
 
 NEXT: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], str | None]] = [
     ("just made", service(NOT_RUNNING), inputs(), {}, "start"),

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pulumi.output import Unknown
 
 from pulumi_tutum import schema
+from tests.support.unknown import unknown
 
 UUID = "2f4f54e5-9d3b-4ac1-85ad-a2d4ff25a179"
 URI = f"/api/v1/service/{UUID}/"
@@ -158,20 +158,20 @@ def test_values_of_the_environment_are_in_no_reason() -> None:
 
 @pytest.mark.parametrize("name", schema.INPUTS)
 def test_an_unknown_value_passes_everywhere(name: str) -> None:
-    assert not schema.problems({**service(), name: Unknown()})
+    assert not schema.problems({**service(), name: unknown()})
     kind = schema.INPUTS[name].kind
     if isinstance(kind, schema.ListOf):
-        assert not schema.problems({**service(), name: [Unknown()]})
+        assert not schema.problems({**service(), name: [unknown()]})
         if isinstance(kind.item, schema.Record):
             for field in kind.item.fields:
                 item = {"protocol": "tcp", "inner_port": 80} if name == "container_ports" else {}
                 item |= {"to_service": UUID} if name == "linked_to_service" else {}
-                found = schema.problems({**service(), name: [{**item, field.name: Unknown()}]})
+                found = schema.problems({**service(), name: [{**item, field.name: unknown()}]})
                 assert not [p for p in found if field.name in p.path]
 
 
 def test_known_parts_beside_unknown_ones_are_still_checked() -> None:
-    ports = [port(inner_port=Unknown()), port(protocol="sctp")]
+    ports = [port(inner_port=unknown()), port(protocol="sctp")]
     assert [p.path for p in schema.problems(service(container_ports=ports))] == [
         "container_ports[1].protocol"
     ]
@@ -252,11 +252,11 @@ def test_what_means_something_else_differs(name: str, one: Any, other: Any) -> N
 
 @pytest.mark.parametrize("name", schema.INPUTS)
 def test_an_unknown_value_equals_nothing(name: str) -> None:
-    unknown = Unknown()
-    assert not schema.same(name, unknown, unknown)
+    nothing = unknown()
+    assert not schema.same(name, nothing, nothing)
     if isinstance(schema.INPUTS[name].kind, schema.ListOf):
-        assert not schema.same(name, [unknown], [unknown])
-    assert not schema.same("container_envvars", {"A": unknown}, {"A": unknown})
+        assert not schema.same(name, [nothing], [nothing])
+    assert not schema.same("container_envvars", {"A": nothing}, {"A": nothing})
 
 
 def test_normal_form_keeps_the_order_of_lists() -> None:
@@ -270,15 +270,15 @@ def test_normal_form_fills_in_defaults_once_each() -> None:
     first["tags"].append("x")
     assert second["tags"] == []
     assert "target_num_containers" not in schema.normal(service(deployment_strategy="EVERY_NODE"))
-    assert "target_num_containers" not in schema.normal(service(deployment_strategy=Unknown()))
+    assert "target_num_containers" not in schema.normal(service(deployment_strategy=unknown()))
 
 
 def test_an_unknown_name_makes_the_whole_environment_unknown() -> None:
-    unknown = Unknown()
+    nothing = unknown()
     known = {"key": "A", "value": "1"}
-    assert schema.normal(service(container_envvars=[known, unknown]))["container_envvars"] is unknown
-    entry = {"key": unknown, "value": "2"}
-    assert schema.normal(service(container_envvars=[known, entry]))["container_envvars"] is unknown
+    assert schema.normal(service(container_envvars=[known, nothing]))["container_envvars"] is nothing
+    entry = {"key": nothing, "value": "2"}
+    assert schema.normal(service(container_envvars=[known, entry]))["container_envvars"] is nothing
 
 
 @pytest.mark.parametrize(

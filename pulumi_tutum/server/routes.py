@@ -209,7 +209,7 @@ def _actions(kind: str, *actions: str) -> list[Route]:
             "POST",
             f"/api/v1/{kind}/{{uuid}}/{action}/",
             _act(kind, action),
-            f"{action.replace('-', ' ').capitalize()} a {title}",
+            f"{action.replace('-', ' ').capitalize()} {'an' if title[0] in 'aeiou' else 'a'} {title}",
             answer=answer,
             status=202,
             parameters=_REUSE if action == "redeploy" else (),

@@ -72,7 +72,8 @@ class Connection:
         self._deadline = deadline
         self._closed = threading.Event()
         query = urlencode({name: value for name, value in (params or {}).items() if value is not None})
-        self._socket = _connect(settings, path + ("?" + query if query else ""), deadline, user_agent)
+        target = path + ("?" + query if query else "")
+        self._socket = _connect(settings, target, deadline, cancelled, user_agent)
 
     def __enter__(self) -> Connection:
         return self
@@ -275,7 +276,9 @@ def exec_command(
 # -- connecting ------------------------------------------------------------------------------------
 
 
-def _connect(settings: Settings, path: str, deadline: float | None, user_agent: str | None) -> Any:
+def _connect(
+    settings: Settings, path: str, deadline: float | None, cancelled: Signal | None, user_agent: str | None
+) -> Any:
     # Here, so that the package is imported without websocket.
     import websocket
 
@@ -293,10 +296,10 @@ def _connect(settings: Settings, path: str, deadline: float | None, user_agent: 
         # A ping may be sent by one thread while another one sends input.
         enable_multithread=True,
     )
-    # The library's time-out bounds each byte of the handshake, not the whole: a watch does.
-    watch = threading.Timer(seconds, _cut, (opened,))
-    watch.daemon = True
-    watch.start()
+    # The library's time-out bounds each byte of the handshake, not the whole, and nothing interrupts it: a
+    # watch does.
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(opened, seconds, cancelled, done), daemon=True).start()
     try:
         opened.connect(
             settings.stream_host + path,
@@ -313,9 +316,11 @@ def _connect(settings: Settings, path: str, deadline: float | None, user_agent: 
     except Exception as error:
         status = opened.getstatus()
         opened.shutdown()
+        if cancelled is not None and cancelled.is_set():
+            raise Cancelled("cancelled") from None
         raise _refused(error, settings.stream_host, status) from None
     finally:
-        watch.cancel()
+        done.set()
     return opened
 
 
@@ -331,6 +336,15 @@ def _cut(opened: Any) -> None:
     if opened.sock is not None:
         with contextlib.suppress(OSError):
             opened.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _watch(opened: Any, seconds: float, cancelled: Signal | None, done: threading.Event) -> None:
+    """Cuts a connection that is not `done` with its handshake in time, or when the user interrupts it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (cancelled is not None and cancelled.is_set()):
+        if done.wait(_SLICE_SECONDS):
+            return
+    _cut(opened)
 
 
 def _rest(seconds: float, cancelled: Signal | None) -> None:

@@ -318,7 +318,8 @@ def test_cancelling(plane: Plane, waiter: Waiter) -> None:
     ended = wait.end()
     assert isinstance(ended, Cancelled)
     assert str(ended) == (
-        f"interrupted while service 'web' ({UUID}) was Starting (0/1 containers running); it goes on by itself"
+        f"interrupted while service 'web' ({UUID}) was Starting (0/1 containers running); "
+        "it goes on by itself"
     )
 
 

@@ -105,19 +105,6 @@ _secrets_option = click.option(
 # -- serve -----------------------------------------------------------------------------------------
 
 
-def _node(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """`NAME=tag,tag` (or `NAME`) as name and tags."""
-    nodes = []
-    for value in values:
-        name, _sign, tags = value.partition("=")
-        if not name.strip():
-            raise click.BadParameter(f"{value!r}: must be NAME or NAME=tag,tag")
-        nodes.append((name.strip(), tuple(tag.strip() for tag in tags.split(",") if tag.strip())))
-    return tuple(nodes)
-
-
 def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Values given with commas, repeated, or both."""
     return tuple(item.strip() for value in values for item in value.split(",") if item.strip())
@@ -136,9 +123,10 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 @click.option(
     "--node",
     multiple=True,
-    callback=_node,
-    metavar="NAME=tag,tag",
-    help="A simulated node and its tags; repeat.",
+    metavar="NODE",
+    help="A node; repeat. Simulated: NAME=tag,tag. Docker: [NAME=]URL[,tag,...], with a URL like "
+    "unix:///var/run/docker.sock, tcp://host:2376 or ssh://user@host (default: DOCKER_HOST, else the "
+    "local engine).",
 )
 @click.option(
     "--container-start-seconds",
@@ -163,8 +151,31 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     help="Seconds for which terminated services can be seen.",
 )
 @click.option("--dns-suffix", help="What public_dns names end in.")
+@click.option("--public-address", default="", help="Where published ports answer (default: 127.0.0.1).")
 @click.option(
-    "--public-address", default="", help="Where published ports answer (default: 127.0.0.1)."
+    "--publish-address",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address of the nodes at which real containers publish their ports.",
+)
+@click.option(
+    "--public-url",
+    default="",
+    help="Where containers reach this API (default: found out on the local engine).",
+)
+@click.option(
+    "--pull",
+    default="missing",
+    show_default=True,
+    type=click.Choice(["missing", "always", "never"]),
+    help="When real images are pulled.",
+)
+@click.option(
+    "--stop-seconds",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0, 3600),
+    help="How long a real container may take to stop before it is killed.",
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -174,7 +185,7 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     multiple=True,
     callback=_listed,
     metavar="WHAT,...",
-    help="What services may ask of their machine: privileged, host-path, host-network, host-pid.",
+    help="What services may ask of their machine: privileged, host-path[=/folder], host-network, host-pid.",
 )
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -36,8 +37,6 @@ log = logging.getLogger("pulumi_tutum.server")
 
 BACKENDS = ("simulated", "docker", "swarm")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-#: What `--allow` takes: what a service may ask of the machine it runs on.
-ALLOWANCES = ("privileged", "host-path", "host-network", "host-pid")
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,18 @@ class ServeOptions:
         port: 0 picks a free one.
         data: the folder that keeps everything; None: memory.
         nodes: how many nodes the simulated backend has, `node` ones included.
-        node: names and tags of nodes of the simulated backend.
+        node: nodes; simulated: `NAME=tag,tag`; docker and swarm: `[NAME=]URL[,tag,...]`.
         container_start_seconds: how long a simulated container takes to start.
         start_timeout: seconds after which an action that does not get anywhere is Failed.
         retain_terminated: seconds for which terminated services stay visible.
         dns_suffix: what names of services end in; None: `localhost`, and endpoints are given as addresses.
         public_address: the address at which published ports answer; "": the node's own, else 127.0.0.1.
         insecure: serve a public address without TLS.
-        allow: what services may ask of their machine (ALLOWANCES); real backends only.
+        allow: what services may ask of their machine (backends/policy.py); real backends only.
+        publish_address: the address of the nodes at which ports are published; real backends only.
+        public_url: where containers reach this API; "": found out where the engine is on this machine.
+        pull: when images are pulled (`missing`, `always`, `never`); real backends only.
+        stop_seconds: how long a container may take to stop before it is killed; real backends only.
     """
 
     host: str = "127.0.0.1"
@@ -63,7 +66,7 @@ class ServeOptions:
     backend: str = "simulated"
     data: Path | None = None
     nodes: int = 3
-    node: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    node: tuple[str, ...] = ()
     container_start_seconds: float = 0.2
     lenient: bool = False
     start_timeout: float = 120.0
@@ -74,6 +77,10 @@ class ServeOptions:
     tls_key: Path | None = None
     insecure: bool = False
     allow: tuple[str, ...] = ()
+    publish_address: str = "127.0.0.1"
+    public_url: str = ""
+    pull: str = "missing"
+    stop_seconds: int = 10
     log_level: str = "info"
 
 
@@ -126,6 +133,7 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str]) -> int:
         opened = open_authority(environ, options.data, may_make=not public)
         control = _control_plane(options, opened.authority, store, url)
         await control.open()
+        listeners = [listener, *_reach_containers(control, options, url)]
         try:
             if opened.made_apikey is not None:
                 _say(f"TUTUM_USER={opened.authority.user}", f"TUTUM_APIKEY={opened.made_apikey}")
@@ -137,8 +145,10 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str]) -> int:
                 ssl_keyfile=options.tls_key,
                 **limits.uvicorn_settings(),
             )
-            await _Server(config, url, options).serve([listener])
+            await _Server(config, url, options).serve(listeners)
         finally:
+            for extra in listeners[1:]:
+                extra.close()
             await control.close()
     log.info("stopped")
     return 0
@@ -225,10 +235,36 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _reach_containers(control: ControlPlane, options: ServeOptions, url: str) -> list[socket.socket]:
+    """See to it that containers with the role `global` reach the API: a loopback address is not theirs.
+
+    Returns:
+        what has to be listened on besides.
+    """
+    address = control.container_address
+    loopback = _is_loopback(options.host)
+    if options.public_url or not address or not (loopback or _is_any(options.host)):
+        return []
+    parts = urlsplit(url)
+    try:
+        extra = [_listen(address, parts.port or 0)] if loopback else []
+    except ConfigError as error:
+        log.warning("containers cannot reach this API; give --public-url", extra={"error": str(error)})
+        return []
+    control.reached_at(f"{parts.scheme}://{_bracketed(address)}:{parts.port}")
+    return extra
+
+
+def _is_any(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_unspecified
+    return False
+
+
 def _control_plane(options: ServeOptions, authority: Authority, store: Store, url: str) -> ControlPlane:
     settings = Settings(
         user=authority.user,
-        rest_url=url,
+        rest_url=options.public_url.rstrip("/") or url,
         dns_suffix=options.dns_suffix,
         public_address=options.public_address,
         start_timeout=options.start_timeout,
@@ -241,7 +277,7 @@ def _control_plane(options: ServeOptions, authority: Authority, store: Store, ur
 def _backend(options: ServeOptions) -> Backend:
     """The backend by its name. Those for real containers need a package that not every server has."""
     if options.backend == "simulated":
-        nodes = dict(options.node)
+        nodes = dict(map(_simulated_node, options.node))
         for number in range(1, options.nodes - len(nodes) + 1):
             nodes.setdefault(f"node-{number}", ())
         return SimulatedBackend(nodes, container_start_seconds=options.container_start_seconds)
@@ -251,5 +287,20 @@ def _backend(options: ServeOptions) -> Backend:
         raise ConfigError(
             f"The {options.backend} backend is not installed: pip install 'pulumi-tutum[docker]'."
         ) from None
-    backend: Backend = module.open_backend(allow=options.allow)
+    backend: Backend = module.open_backend(
+        nodes=options.node,
+        allow=options.allow,
+        publish_address=options.publish_address,
+        pull=options.pull,
+        stop_seconds=options.stop_seconds,
+        ephemeral=options.data is None,
+    )
     return backend
+
+
+def _simulated_node(text: str) -> tuple[str, tuple[str, ...]]:
+    """`NAME=tag,tag` (or `NAME`) as name and tags."""
+    name, _, tags = text.partition("=")
+    if not name.strip():
+        raise ConfigError(f"--node {text!r} must be NAME or NAME=tag,tag.")
+    return name.strip(), tuple(tag.strip() for tag in tags.split(",") if tag.strip())

@@ -6,6 +6,7 @@ time is carried out afterwards (`convergence`). Every refusal is an `ApiError`; 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -14,7 +15,7 @@ from .. import schema
 from ..errors import BackendError, BadRequest, ConfigError, NotFound, Problem
 from ..lifecycle import ENDING
 from . import model, shapes
-from .backends import Backend, ExecSession, Observed
+from .backends import GONE, Backend, ExecSession, Observed
 from .clock import Clock, LoopClock
 from .core import Core, bad_request
 from .infrastructure import Infrastructure
@@ -104,6 +105,15 @@ class ControlPlane:
                 change.add(found)
         return found.uuid
 
+    @property
+    def container_address(self) -> str:
+        """An address of this machine at which containers can reach it; "" when there is none."""
+        return str(getattr(self.core.backend, "container_address", ""))
+
+    def reached_at(self, url: str) -> None:
+        """Where containers reach the API, known only now that the backend is open."""
+        self.core.world.settings = dataclasses.replace(self.core.world.settings, rest_url=url)
+
     async def close(self) -> None:
         """Let go of everything; containers stay as they are."""
         await self.core.close()
@@ -119,6 +129,11 @@ class ControlPlane:
     # -- what the backend tells (`backends.Watcher`)
 
     def container_changed(self, seen: Observed) -> None:
+        record = self.records.containers.get(seen.uuid)
+        if (record is None or not record.live) and seen.status != GONE:
+            # Its creation was given up, or its node came back after its containers were placed anew.
+            self.core.spawn(self.core.backend.remove(seen.uuid), "removing a container that is not wanted")
+            return
         self.core.convergence.observe(seen)
 
     def nodes_changed(self) -> None:

@@ -28,7 +28,7 @@ from ..lifecycle import (
 )
 from . import backends
 from .backends import Backend, Observed
-from .clock import Clock
+from .clock import Clock, sleep
 from .convergence import Convergence
 from .deployment import World
 from .hub import Hub
@@ -57,6 +57,7 @@ log = logging.getLogger("pulumi_tutum.server")
 ACTIONS_KEPT = 100
 #: How many rendered details are kept; more services than that are rendered when asked for.
 RENDERED_KEPT = 4096
+_SWEEP_PAUSE = 0.5
 _EVENT_TYPES = ("service", "container", "action", "stack", "node", "nodecluster")
 #: Kinds that end, and are forgotten `retain_terminated` seconds later.
 _ENDING_KINDS = (Service, Container, Stack, Node, NodeCluster, Volume, VolumeGroup)
@@ -79,6 +80,7 @@ class Core:
         self._rendered: dict[str, bytes] = {}
         self._retired: list[tuple[float, str, str]] = []
         self._purging = False
+        self._sweeping = False
         self._background: set[asyncio.Task[None]] = set()
         self.records.listen(self._changed)
 
@@ -115,8 +117,25 @@ class Core:
                     )
                 elif container.status:
                     change.edit(container).status = ""
+        self._sweep_soon()
         for service in list(self.records.services.values()):
             self.convergence.kick(service.uuid)
+
+    def _sweep_soon(self) -> None:
+        """Have the backend remove volumes that no record knows any more."""
+        if self._sweeping:
+            return
+        self._sweeping = True
+
+        async def sweep() -> None:
+            # Services end in crowds.
+            await sleep(self.clock, _SWEEP_PAUSE)
+            self._sweeping = False
+            await self.backend.sweep(
+                lambda: {v.uuid for v in self.records.volumes.values() if v.state == "Created"}
+            )
+
+        self.spawn(sweep(), "removing volumes that nobody needs")
 
     async def close(self) -> None:
         self.hub.close()
@@ -219,6 +238,8 @@ class Core:
                 and getattr(old, "destroyed", None) is None
             ):
                 self._retire(record)
+                if isinstance(record, Volume):
+                    self._sweep_soon()
             if self.hub.watched and not dropped and record.kind in _EVENT_TYPES:
                 self._publish(record, old, record.uuid in announced)
         for uuid in relink:

@@ -22,6 +22,7 @@ from .model import (
     NodeCluster,
     Record,
     Service,
+    Settings,
     Stack,
     Trigger,
     Volume,
@@ -66,7 +67,6 @@ class Shapes:
     def __init__(self, world: World) -> None:
         self.world = world
         self.records = world.records
-        self.settings = world.settings
         self._render: dict[type[Record], Callable[[Any], dict[str, Any]]] = {
             Service: self.service,
             Container: self.container,
@@ -79,6 +79,10 @@ class Shapes:
             Trigger: self.trigger,
             Image: self.image,
         }
+
+    @property
+    def settings(self) -> Settings:
+        return self.world.settings
 
     def detail(self, record: Record) -> dict[str, Any]:
         return self._render[type(record)](record)

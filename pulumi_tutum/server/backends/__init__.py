@@ -23,7 +23,7 @@ host paths, on the same node."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -245,9 +245,12 @@ class Backend(Protocol):
         """Remove it, running or not, and the named volumes given."""
         ...
 
-    async def sweep(self, volumes: Collection[str]) -> None:
-        """Remove all named volumes of this server but these: what a crash or a user's own hands have left
-        over."""
+    async def sweep(self, kept: Callable[[], Collection[str]]) -> None:
+        """Remove this server's named volumes but those to be kept: what a crash, or somebody, left over.
+
+        Args:
+            kept: asked after the volumes were listed, so that one that is made meanwhile is among them.
+        """
         ...
 
     async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:

@@ -24,7 +24,7 @@ import posixpath
 import re
 import shlex
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -49,7 +49,7 @@ from . import (
     PortTaken,
     Watcher,
 )
-from .engine import CONTAINER, REVISION, SERVER, SERVICE, Address, Engine, labels, plain, short_id
+from .engine import CONTAINER, REVISION, SERVER, SERVICE, Address, Engine, addresses, labels, plain, short_id
 from .health import HealthChecks
 from .policy import Policy
 
@@ -102,6 +102,30 @@ class _Container:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def open_backend(
+    *,
+    nodes: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    publish_address: str = "127.0.0.1",
+    pull: str = "missing",
+    stop_seconds: int = 10,
+    ephemeral: bool = False,
+) -> DockerBackend:
+    """The backend as `serve` is told to set it up; see `DockerBackend`.
+
+    Raises:
+        ConfigError: an option that cannot be.
+    """
+    return DockerBackend(
+        addresses(nodes),
+        policy=Policy.parse(allow),
+        publish_address=publish_address,
+        pull=pull,
+        stop_seconds=stop_seconds,
+        ephemeral=ephemeral,
+    )
+
+
 class DockerBackend:
     """See the module's docstring.
 
@@ -114,7 +138,7 @@ class DockerBackend:
         ephemeral: nothing is remembered beyond this process, so everything goes when it closes.
     """
 
-    name: ClassVar[str] = "docker"
+    name = "docker"
     overlay: ClassVar[bool] = False
 
     def __init__(
@@ -307,6 +331,9 @@ class DockerBackend:
             container.engine = engine
             self._identify(container, identity)
             await self._refresh(container)
+            if self._watcher is not None and not container.calls:
+                # Even if nothing has changed here: the control plane may have given it up meanwhile.
+                self._watcher.container_changed(container.seen)
 
         await asyncio.gather(*(look(uuid, identity) for uuid, identity in found.items() if uuid))
         for uuid, container in before.items():
@@ -780,14 +807,13 @@ class DockerBackend:
 
         doomed -= await engine.call(remove)
 
-    async def sweep(self, volumes: Collection[str]) -> None:
-        kept = set(volumes)
+    async def sweep(self, kept: Callable[[], Collection[str]]) -> None:
         ours = {"label": f"{SERVER}={self._server_id}"}
         for engine in self._engines:
             if engine.up:
                 found = await engine.call(lambda client: client.volumes(filters=ours)["Volumes"] or ())
                 doomed = self._doomed.setdefault(engine, set())
-                doomed.update({v["Name"] for v in found} - kept)
+                doomed.update({v["Name"] for v in found}.difference(kept()))
                 if doomed:
                     await self._remove_volumes(engine, doomed)
 

@@ -36,7 +36,7 @@ import dataclasses
 import re
 import shlex
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...errors import BackendError, Problem
@@ -186,7 +186,7 @@ class SimulatedBackend:
         clock: the control plane's.
     """
 
-    name: ClassVar[str] = "simulated"
+    name = "simulated"
     #: The control plane gives the containers addresses of an overlay network.
     overlay: ClassVar[bool] = True
 
@@ -412,6 +412,9 @@ class SimulatedBackend:
             await sleep(self._clock, container.behaviour.stop_seconds)
         if uuid in self._containers:
             self._forget(container, "", tell=False)
+
+    async def sweep(self, kept: Callable[[], Collection[str]]) -> None:
+        """Simulated volumes hold nothing, so nothing is ever left over."""
 
     async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:
         container = self._of(uuid)

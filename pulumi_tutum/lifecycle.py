@@ -99,9 +99,10 @@ ACTIONS: dict[str, Action] = {
             "scaled",
             frozenset({RUNNING, PARTLY_RUNNING, STOPPED, NOT_RUNNING}),
             SCALING,
-            frozenset({RUNNING, NOT_RUNNING}),
+            frozenset({RUNNING, NOT_RUNNING, PARTLY_RUNNING}),
             store_only=frozenset({STOPPED, NOT_RUNNING}),
-            remark="in no state's list; Stopped and Not running only keep the target for the next start",
+            remark="in no state's list; Stopped and Not running only keep the target for the next start; "
+            "containers that had stopped stay stopped, and the service Partly running",
         ),
         Action(
             "redeploy",

@@ -68,6 +68,7 @@ class ControlPlane:
         self.output = Output(self.core)
         self._infrastructure: Infrastructure | None = None
         self._filters = shapes.filters(self.records)
+        self._closed = False
 
     @property
     def infrastructure(self) -> Infrastructure:
@@ -115,7 +116,10 @@ class ControlPlane:
         self.core.world.settings = dataclasses.replace(self.core.world.settings, rest_url=url)
 
     async def close(self) -> None:
-        """Let go of everything; containers stay as they are."""
+        """Let go of everything; containers stay as they are. Closing twice is no error."""
+        if self._closed:
+            return
+        self._closed = True
         await self.core.close()
         await self.core.backend.close()
         self.core.store.close()

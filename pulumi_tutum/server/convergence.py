@@ -48,7 +48,7 @@ from ..lifecycle import (
     settled_state,
 )
 from . import backends
-from .backends import Backend, Observed
+from .backends import Backend, Observed, PortTaken
 from .clock import Clock, Timer, sleep
 from .deployment import World
 from .model import Action, Container, Image, Service, has_exited
@@ -59,6 +59,7 @@ log = logging.getLogger("pulumi_tutum.server")
 
 DEPLOYING = frozenset({STARTING, SCALING, REDEPLOYING})
 _RETRY_SECONDS, _RETRY_MAX = 0.5, 5.0
+_PORT_TRIES = 20
 #: How long a transition that was given up may still clean up after itself.
 _CLEANING_SECONDS = 15.0
 
@@ -218,7 +219,8 @@ class Convergence:
     def ended(self, change: Change, container: Container) -> None:
         """A container is gone; with it, unless a successor takes them, its volumes."""
         c, now = change.edit(container), self.clock.time()
-        keep = c.keep_volumes and c.wanted == "gone"
+        # What somebody else removed may come back, and then wants its data.
+        keep = c.keep_volumes or (c.wanted != "gone" and self._is_there(c.node))
         self.arrived(change, c)
         c.status, c.destroyed, c.keep_volumes = backends.GONE, now, False
         self.world.remember_address(c)
@@ -227,6 +229,10 @@ class Convergence:
                 if volume.ordinal == c.ordinal:
                     change.edit(volume).state = "Terminated"
                     volume.destroyed = now
+
+    def _is_there(self, node: str) -> bool:
+        found = self.records.nodes.get(node)
+        return found is not None and found.state != "Terminated"
 
     def end_action(self, change: Change, uuid: str, error: str = "") -> None:
         """Finish an action that is in progress."""
@@ -670,9 +676,32 @@ class _Run:
         # Did it run and exit while this server was down? A job is not run twice.
         finished = has_exited(seen) and c.status in ("", backends.CREATED)
         if seen.status not in (backends.RUNNING, backends.RESTARTING) and not finished:
-            seen = await backend.start(c.uuid)
+            seen = await self._start(c)
             self.asked.add(c.uuid)
         return seen
+
+    async def _start(self, c: Container) -> Observed:
+        """Start a container that was created; where a dynamic port turns out to be somebody else's, with
+        another.
+        """
+        backend = self.all.backend
+        for _ in range(_PORT_TRIES):
+            try:
+                return await backend.start(c.uuid)
+            except PortTaken:
+                if c.started is not None:
+                    raise
+                with self.records.change() as change:
+                    try:
+                        changed = self.world.change_ports(change, self.service, c)
+                    except NoNode as error:
+                        raise BackendError(str(error)) from None
+                if not changed:
+                    raise
+            await backend.remove(c.uuid)
+            assert c.spec is not None
+            await backend.create(c.spec)
+        return await backend.start(c.uuid)
 
     async def _remove(self, c: Container) -> Observed:
         volumes: list[str] = []

@@ -47,6 +47,8 @@ class World:
     overlay: bool
     #: Where the search for a free port or address goes on: node or "overlay" -> last given out.
     cursors: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: Outer ports that somebody else turned out to use: node -> (protocol, port).
+    burnt: dict[str, set[tuple[str, int]]] = dataclasses.field(default_factory=dict)
 
     # -- placement
 
@@ -65,7 +67,8 @@ class World:
                 node.state == "Deployed",
                 records.running_on[node.uuid],
                 mine.get(node.uuid, 0),
-                dict(records.ports.get(node.uuid, {})),
+                records.ports.get(node.uuid, {}),
+                set(self.burnt.get(node.uuid, ())),
             )
             for node in records.nodes.values()
             if node.state not in ("Terminating", "Terminated")
@@ -126,7 +129,6 @@ class World:
         change.add(container)
         node.running += 1
         node.of_service += 1
-        node.taken = {**node.taken, **{(p, o): container.uuid for p, _, o in container.outer}}
         return container
 
     def _pinned(self, service: Service, ordinal: int) -> set[str] | None:
@@ -146,27 +148,41 @@ class World:
         return [v for v in self.records.volumes_of.get(service.uuid, {}).values() if v.ordinal == ordinal]
 
     def _outer_ports(self, service: Service, node: NodeLoad) -> list[tuple[str, int, int]]:
-        given: list[tuple[str, int, int]] = []
+        """(protocol, inner, outer) of the published ports: the fixed ones, and dynamic ones that are free."""
+        ports = [p for p in service.get("container_ports") if p.get("published")]
+        fixed = [p for p in ports if p.get("outer_port") is not None]
+        given = [(p["protocol"], p["inner_port"], p["outer_port"]) for p in fixed]
+        node.added.update((protocol, outer) for protocol, _, outer in given)
         if service.get("network") == "host":
-            return [
-                (p["protocol"], p["inner_port"], p["outer_port"])
-                for p in service.get("container_ports")
-                if p.get("outer_port") is not None
-            ]
-        taken = set(node.taken)
-        for p in service.get("container_ports"):
-            if not p.get("published"):
-                continue
-            outer = p.get("outer_port")
-            if outer is None:
+            return given
+        for p in ports:
+            if p.get("outer_port") is None:
                 key = f"{node.uuid}/{p['protocol']}"
-                outer = scheduler.free_port(
-                    taken, p["protocol"], self.settings.port_range, self.cursors.get(key, 0)
-                )
+                after = self.cursors.get(key, 0)
+                outer = scheduler.free_port(node, p["protocol"], self.settings.port_range, after)
                 self.cursors[key] = outer
-            taken.add((p["protocol"], outer))
-            given.append((p["protocol"], p["inner_port"], outer))
+                node.added.add((p["protocol"], outer))
+                given.append((p["protocol"], p["inner_port"], outer))
         return given
+
+    def change_ports(self, change: Change, service: Service, container: Container) -> bool:
+        """Give a container other dynamic ports, when somebody else has one of those it was given. False: its
+        ports are fixed."""
+        fixed = {
+            (p["protocol"], p["outer_port"])
+            for p in container.get("container_ports")
+            if p.get("outer_port") is not None
+        }
+        dynamic = {(p, o) for p, _, o in container.outer} - fixed
+        if not dynamic or container.spec is None or container.get("network") == "host":
+            return False
+        self.burnt.setdefault(container.node, set()).update(dynamic)
+        node = next((n for n in self.loads(service) if n.uuid == container.node), None)
+        if node is None:
+            return False
+        change.edit(container).outer = tuple(self._outer_ports(service, node))
+        container.spec = dataclasses.replace(container.spec, ports=_ports(container, container.image_info))
+        return True
 
     def _address(self, service: Service, ordinal: int, change: Change) -> str:
         """An overlay address; a redeployed container gets the one its predecessor had."""
@@ -223,17 +239,6 @@ class World:
         change.edit(container)
         container.linked = linked
         container.image_info = info
-        outer: dict[tuple[str, int], list[int]] = {}
-        for protocol, inner, number in container.outer:
-            outer.setdefault((protocol, inner), []).append(number)
-        ports = tuple(
-            PortSpec(
-                protocol,
-                inner,
-                outer[protocol, inner].pop(0) if published and outer.get((protocol, inner)) else None,
-            )
-            for protocol, inner, _, published in merged_ports(container.get("container_ports"), info.ports)
-        )
         container.spec = ContainerSpec(
             container.uuid,
             container.name,
@@ -247,7 +252,7 @@ class World:
             run_command=container.get("run_command"),
             working_dir=container.get("working_dir"),
             environment=variables,
-            ports=ports,
+            ports=_ports(container, info),
             volumes=tuple(self._volumes(change, service, container, info)),
             links=self.links(container),
             memory=container.get("memory"),
@@ -380,3 +385,22 @@ class World:
             peers = self._linked(service, found, link["name"], container.node) if found is not None else []
             out.append(LinkSpec(link["name"], tuple((p.ordinal, p.uuid) for p in peers), target))
         return tuple(out)
+
+
+def _ports(container: Container, info: ImageInfo | None) -> tuple[PortSpec, ...]:
+    """A container's ports, with the outer ports that it was given."""
+    given: dict[tuple[str, int], list[int]] = {}
+    for protocol, inner, outer in container.outer:
+        given.setdefault((protocol, inner), []).append(outer)
+    out = []
+    for protocol, inner, fixed, published in merged_ports(
+        container.get("container_ports"), info.ports if info else ()
+    ):
+        numbers = given.get((protocol, inner), [])
+        number = fixed
+        if published and fixed is None:
+            number = next((n for n in reversed(numbers)), None)
+        if number in numbers:
+            numbers.remove(number)
+        out.append(PortSpec(protocol, inner, number))
+    return tuple(out)

@@ -8,7 +8,7 @@ the emptiest); EVERY_NODE has one container on each. Ties go to the older node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 
@@ -20,7 +20,7 @@ class NodeLoad:
         tags: the node's own and its automatic ones.
         running: containers that run there, or are about to.
         of_service: those of them that belong to the service in question.
-        taken: outer ports in use there, as (protocol, port).
+        taken: outer ports in use there, as (protocol, port); `added`: those that were given out since.
     """
 
     uuid: str
@@ -29,7 +29,12 @@ class NodeLoad:
     up: bool = True
     running: int = 0
     of_service: int = 0
-    taken: Mapping[tuple[str, int], object] = field(default_factory=dict)
+    taken: Collection[tuple[str, int]] = ()
+    added: set[tuple[str, int]] = field(default_factory=set)
+
+    def has(self, port: tuple[str, int]) -> bool:
+        """Whether an outer port is in use there."""
+        return port in self.taken or port in self.added
 
 
 class NoNode(Exception):
@@ -70,9 +75,9 @@ def candidates(
         if not there:
             raise NoNode("the node that its volumes are on is not available for it")
         fitting = there
-    free = [node for node in fitting if not any(port in node.taken for port in fixed_ports)]
+    free = [node for node in fitting if not any(map(node.has, fixed_ports))]
     if not free:
-        blocked = sorted({port for node in fitting for port in fixed_ports if port in node.taken})
+        blocked = sorted({port for node in fitting for port in fixed_ports if node.has(port)})
         words = ", ".join(f"{number}/{protocol}" for protocol, number in blocked)
         where = (
             f"on node {fitting[0].name}"
@@ -92,8 +97,8 @@ def place(strategy: str, nodes: Sequence[NodeLoad]) -> NodeLoad:
     return min(nodes, key=lambda node: node.running)
 
 
-def free_port(taken: Collection[tuple[str, int]], protocol: str, ports: tuple[int, int], after: int) -> int:
-    """A free port of the range, the next one after `after`, beginning again at its start.
+def free_port(node: NodeLoad, protocol: str, ports: tuple[int, int], after: int) -> int:
+    """A free port of the range on a node, the next one after `after`, beginning again at its start.
 
     Raises:
         NoNode: all are in use.
@@ -103,6 +108,6 @@ def free_port(taken: Collection[tuple[str, int]], protocol: str, ports: tuple[in
     begin = after + 1 - first if first <= after < last else 0
     for step in range(size):
         port = first + (begin + step) % size
-        if (protocol, port) not in taken:
+        if not node.has((protocol, port)):
             return port
     raise NoNode(f"no dynamic {protocol} port is free ({first} to {last} are all in use)")

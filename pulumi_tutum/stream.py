@@ -321,6 +321,11 @@ def _connect(
         raise _refused(error, settings.stream_host, status) from None
     finally:
         done.set()
+    # Older versions of the library take a redirect that they did not follow for a success.
+    if opened.getstatus() != 101:
+        status = opened.getstatus()
+        opened.shutdown()
+        raise _refused(None, settings.stream_host, status)
     return opened
 
 
@@ -357,7 +362,7 @@ def _rest(seconds: float, cancelled: Signal | None) -> None:
 # -- what can go wrong -----------------------------------------------------------------------------
 
 
-def _refused(error: Exception, host: str, status: int | None) -> StreamError:
+def _refused(error: Exception | None, host: str, status: int | None) -> StreamError:
     """Why a websocket was not opened. The library's own texts are not shown: some quote headers."""
     import websocket
 

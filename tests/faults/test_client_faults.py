@@ -241,6 +241,28 @@ def test_an_action_is_never_sent_twice(
     assert proxy.count("POST", "/start/") == 1
 
 
+def test_a_termination_is_never_sent_twice(
+    client: Client, direct: Client, proxy: FaultProxy, name: str
+) -> None:
+    made = direct.create_service(body(name))
+    proxy.on(faults.reset_after(), "DELETE")
+    with pytest.raises(TransportError):
+        client.terminate_service(made["uuid"], deadline=soon())
+    assert proxy.count("DELETE") == 1
+    assert living(direct, name) == []
+
+
+def test_an_update_says_how_things_should_be_and_is_repeated(
+    client: Client, direct: Client, proxy: FaultProxy, name: str
+) -> None:
+    made = direct.create_service(body(name))
+    for fault in (faults.reset_after(), faults.status(503)):
+        proxy.on(fault, "PATCH")
+    changed = client.update_service(made["uuid"], {"target_num_containers": 3}, deadline=soon())
+    assert changed["target_num_containers"] == 3
+    assert proxy.count("PATCH") == 3
+
+
 def test_a_create_without_a_key_is_never_sent_twice(
     client: Client, direct: Client, proxy: FaultProxy, name: str
 ) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner, Result
 
-from pulumi_tutum import cli
+from pulumi_tutum import cli, lifecycle, waiting
 from pulumi_tutum.client import Client
 from pulumi_tutum.server.app import ServeOptions
 from tests.support.server import Server
@@ -27,7 +28,7 @@ COMMAND = [sys.executable, "-c", "from pulumi_tutum.cli import main; main()"]
 SECRET = "hunter22-very-secret"
 GONE = "00000000-0000-4000-8000-000000000000"
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,8 @@ def web(client: Client, request: pytest.FixtureRequest) -> Iterator[dict[str, An
     body = {"image": "tutum/hello-world", "name": name, "container_envvars": variables}
     service = client.create_service(body)
     yield service
-    if client.get_service(service["uuid"])["state"] not in ("Terminating", "Terminated"):
+    if client.get_service(service["uuid"])["state"] not in lifecycle.ENDING:
+        waiting.until(client, service["uuid"])
         client.terminate_service(service["uuid"])
 
 
@@ -61,17 +63,12 @@ def environment(server: Server | None) -> dict[str, str]:
 
 @pytest.fixture
 def run(server: Server) -> Run:
-    def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            **{"env": environment(server), **options},
-        )
-        assert "Traceback" not in done.stderr
-        assert server.apikey not in done.stdout + done.stderr
+    def call(*arguments: str, credentials: bool = True) -> Result:
+        wanted = environment(server if credentials else None)
+        changes = {name: wanted.get(name) for name in {*os.environ, *wanted}}
+        done = CliRunner().invoke(cli.main, arguments, env=changes)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        assert server.apikey not in done.output
         return done
 
     return call
@@ -87,18 +84,18 @@ def test_a_service_through_its_life(run: Run, web: dict[str, Any]) -> None:
         (("terminate", name), "Terminated"),
     ):
         done = run(*arguments)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}: {said}\n", "")
+        assert (done.exit_code, done.stdout, done.stderr) == (0, f"{name}: {said}\n", "")
 
 
 def test_scale_really_scales(run: Run, web: dict[str, Any], client: Client) -> None:
-    assert run("start", web["name"]).returncode == 0
+    assert run("start", web["name"]).exit_code == 0
     assert json.loads(run("scale", web["name"], "2", "--json").stdout)["running_num_containers"] == 2
     assert client.get_service(web["uuid"])["target_num_containers"] == 2
 
 
 def test_scale_of_what_does_not_run_is_stored(run: Run, web: dict[str, Any]) -> None:
     done = run("scale", web["name"], "2")
-    assert (done.returncode, done.stdout) == (0, f"{web['name']}: Not running\n")
+    assert (done.exit_code, done.stdout) == (0, f"{web['name']}: Not running\n")
 
 
 def test_no_wait_returns_at_once(run: Run, web: dict[str, Any]) -> None:
@@ -119,7 +116,7 @@ def test_ps_as_a_table_and_as_json(run: Run, web: dict[str, Any]) -> None:
 
 
 def test_ps_leaves_the_dead_out_unless_asked(run: Run, web: dict[str, Any]) -> None:
-    assert run("terminate", web["uuid"]).returncode == 0
+    assert run("terminate", web["uuid"]).exit_code == 0
     assert web["name"] not in run("ps").stdout
     assert web["name"] in run("ps", "--all").stdout
     assert web["name"] in run("ps", "--state", "Terminated").stdout
@@ -128,7 +125,7 @@ def test_ps_leaves_the_dead_out_unless_asked(run: Run, web: dict[str, Any]) -> N
 def test_inspect_hides_secrets_unless_told(run: Run, web: dict[str, Any]) -> None:
     for arguments in (("inspect", web["name"]), ("inspect", "--json", web["name"])):
         done = run(*arguments)
-        assert done.returncode == 0
+        assert done.exit_code == 0
         assert SECRET not in done.stdout
         assert "[secret]" in done.stdout
     assert f"PASS={SECRET}" in run("inspect", "--show-secrets", web["name"]).stdout
@@ -142,9 +139,9 @@ def test_services_are_found_by_name_uuid_and_the_beginning_of_it(run: Run, web: 
 
 
 def test_logs(run: Run, web: dict[str, Any]) -> None:
-    assert run("start", web["name"]).returncode == 0
+    assert run("start", web["name"]).exit_code == 0
     done = run("logs", "--tail", "1", web["name"])
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert len(done.stdout.splitlines()) == 1
     assert done.stdout.startswith(f"{web['name']}-1 | ")
     frame = json.loads(run("logs", "--json", "--tail", "1", web["name"]).stdout)
@@ -152,7 +149,7 @@ def test_logs(run: Run, web: dict[str, Any]) -> None:
 
 
 def test_following_logs_ends_with_ctrl_c(server: Server, run: Run, web: dict[str, Any]) -> None:
-    assert run("start", web["name"]).returncode == 0
+    assert run("start", web["name"]).exit_code == 0
     process = subprocess.Popen(
         [*COMMAND, "logs", "-f", web["name"]],
         stdout=subprocess.PIPE,
@@ -170,7 +167,7 @@ def test_following_logs_ends_with_ctrl_c(server: Server, run: Run, web: dict[str
 
 
 def test_a_broken_pipe_is_no_drama(server: Server, run: Run, web: dict[str, Any]) -> None:
-    assert run("start", web["name"]).returncode == 0
+    assert run("start", web["name"]).exit_code == 0
     process = subprocess.Popen(
         [*COMMAND, "logs", "-f", web["name"]],
         stdout=subprocess.PIPE,
@@ -184,17 +181,17 @@ def test_a_broken_pipe_is_no_drama(server: Server, run: Run, web: dict[str, Any]
         process.stdout.readline()
         process.stdout.close()
         # New lines, so that something is written into the pipe that nobody reads.
-        assert run("redeploy", web["name"]).returncode == 0
+        assert run("redeploy", web["name"]).exit_code == 0
         until(lambda: process.poll() is not None, "the command has noticed")
         assert process.stderr.read() == ""
 
 
 def test_exec(run: Run, web: dict[str, Any]) -> None:
-    assert run("exec", web["name"], "echo", "hello").returncode == 3
-    assert run("start", web["name"]).returncode == 0
+    assert run("exec", web["name"], "echo", "hello").exit_code == 3
+    assert run("start", web["name"]).exit_code == 0
     for target in (web["name"], f"{web['name']}-1"):
         done = run("exec", target, "echo", "hello there")
-        assert (done.returncode, done.stdout.strip()) == (0, "hello there")
+        assert (done.exit_code, done.stdout.strip()) == (0, "hello there")
 
 
 def test_nodes(run: Run) -> None:
@@ -217,7 +214,7 @@ def test_a_failure_is_explained_and_secrets_are_masked(run: Run, client: Client,
     service = client.create_service(body)
     done = run("start", "lost")
     client.terminate_service(service["uuid"])
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "service 'lost'" in done.stderr
     assert "Not running" in done.stderr
     assert "no-such-tag" in done.stderr
@@ -226,14 +223,14 @@ def test_a_failure_is_explained_and_secrets_are_masked(run: Run, client: Client,
 
 def test_a_refused_action_fails_in_one_line(run: Run, web: dict[str, Any]) -> None:
     done = run("stop", web["name"])
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert done.stderr == "pulumi-tutum: Service cannot be stopped in state 'Not running'\n"
 
 
 @pytest.mark.parametrize("reference", ["no-such-service", GONE, "ffffffff-ffff"])
 def test_what_is_not_there_is_3(run: Run, reference: str) -> None:
     done = run("inspect", reference)
-    assert done.returncode == 3
+    assert done.exit_code == 3
     assert done.stderr.count("\n") == 1
 
 
@@ -244,33 +241,33 @@ def test_what_is_ambiguous_is_3_and_listed(run: Run) -> None:
     ]
     with HttpStub(lambda call: {"meta": {"next": None}, "objects": objects}) as stub:
         done = run("--rest-host", stub.url, "inspect", "web")
-    assert done.returncode == 3
+    assert done.exit_code == 3
     for uuid in uuids:
         assert uuid in done.stderr
 
 
 def test_an_unreachable_control_plane_is_4(run: Run) -> None:
     done = run("--rest-host", "http://127.0.0.1:9", "start", GONE)
-    assert done.returncode == 4
+    assert done.exit_code == 4
     assert "pulumi-tutum serve" in done.stderr
 
 
 def test_missing_credentials_are_2(run: Run) -> None:
-    done = run("ps", env=environment(None))
-    assert done.returncode == 2
+    done = run("ps", credentials=False)
+    assert done.exit_code == 2
     assert "TUTUM_USER" in done.stderr
 
 
 def test_wrong_usage_is_2(run: Run) -> None:
-    assert run("scale", "web", "many").returncode == 2
-    assert run("fly").returncode == 2
-    assert run("serve", "--node", "=a").returncode == 2
+    assert run("scale", "web", "many").exit_code == 2
+    assert run("fly").exit_code == 2
+    assert run("serve", "--node", "=a").exit_code == 2
 
 
 def test_refused_credentials_are_1_and_say_where_they_came_from(run: Run) -> None:
     with HttpStub(lambda call: Reply(b"", 401)) as stub:
         done = run("--rest-host", stub.url, "ps")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "TUTUM_USER and TUTUM_APIKEY" in done.stderr
 
 
@@ -319,7 +316,7 @@ def test_every_command_has_a_help_text(run: Run) -> None:
 
     for path, command in walk(cli.main, ()):
         assert command.help, path
-    assert run("--help").returncode == 0
+    assert run("--help").exit_code == 0
 
 
 def test_without_the_extra_one_sentence_says_what_to_install() -> None:

@@ -39,19 +39,6 @@ def connect(stub: HttpStub, **arguments: Any) -> Client:
     return Client("bob", KEY, rest_host=stub.url, **arguments)
 
 
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "TUTUM_AUTH",
-        "TUTUM_USER",
-        "TUTUM_APIKEY",
-        "TUTUM_REST_HOST",
-        "TUTUM_STREAM_HOST",
-        "TUTUM_CA_BUNDLE",
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-
 # -- what is sent ----------------------------------------------------------------------------------
 
 

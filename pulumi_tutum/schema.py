@@ -935,13 +935,15 @@ def with_computed(name: str, value: Any, answered: Any) -> Any:
 
 def _named_as_declared(declared: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]]) -> list[Any]:
     """A link declared without a name got one from the server: that is no difference."""
-    nameless = [
-        link.get("to_service") for link in declared if isinstance(link, Mapping) and link.get("name") is None
-    ]
+    links = [link for link in declared if isinstance(link, Mapping)]
+    named = [(link.get("to_service"), link["name"]) for link in links if link.get("name") is not None]
+    nameless = [link.get("to_service") for link in links if link.get("name") is None]
     out: list[Any] = []
     for link in seen:
         uri = link.get("to_service")
-        if uri in nameless:
+        if (uri, link.get("name")) in named:
+            named.remove((uri, link.get("name")))
+        elif uri in nameless:
             nameless.remove(uri)
             link = {k: v for k, v in link.items() if k != "name"}
         out.append(link)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 import pulumi_tutum
-from tests.support.engine import Project
+from tests.support.engine import ENGINE, Project
 from tests.support.readme import block
 from tests.support.server import Server
+from tests.support.tools import need, until
 
 pytestmark = pytest.mark.engine
 
 FIRST = "A first program"
+DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo.py"
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +117,12 @@ def test_second_account_as_pasted(tmp_path: Path) -> None:
             assert not [path for path, text in project.written() if other.apikey in text]
 
 
+@pytest.fixture
+def engine() -> None:
+    need("Pulumi engine", (ENGINE / "pulumi").exists(), "make engine")
+
+
+@pytest.mark.usefixtures("engine")
 def test_demo(tmp_path: Path) -> None:
     """`make demo` from beginning to end; what it makes is below TMPDIR, and is gone."""
     done = run_demo(tmp_path)
@@ -122,7 +133,7 @@ def test_demo(tmp_path: Path) -> None:
 
 def run_demo(folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, Path(__file__).resolve().parents[2] / "examples" / "demo.py"],
+        [sys.executable, DEMO],
         env=os.environ | {"TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -131,3 +142,34 @@ def run_demo(folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
         timeout=110,
         **options,
     )
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_leaves_nothing(signum: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C at a terminal, or SIGTERM, in the middle of its `up`."""
+    demo = pexpect.spawn(
+        sys.executable,
+        [str(DEMO)],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        encoding="utf-8",
+        timeout=100,
+    )
+    with contextlib.closing(demo):
+        demo.expect_exact("pulumi up --yes")
+        demo.expect("creating")
+        demo.sendintr() if signum == signal.SIGINT else demo.kill(signum)
+        demo.expect(pexpect.EOF)
+    assert demo.exitstatus == 130
+    assert not list(tmp_path.iterdir())
+    until(lambda: not processes_of(tmp_path), f"end of the processes {processes_of(tmp_path)}")
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of running processes in whose environment a folder stands. Linux only."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.fsencode(folder) in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +51,8 @@ def reaction(run: Run) -> Iterator[Line]:
 
 def _provider() -> Any:
     from pulumi.dynamic import ConfigureRequest
-    from pulumi.dynamic.dynamic import Config
+    from pulumi.dynamic.config import Config
+
     from pulumi_tutum.provider import ServiceProvider
 
     provider = ServiceProvider()
@@ -71,7 +72,7 @@ def _environment(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def _observer(server: Server) -> Iterator[Any]:
+def _observer(server: Server) -> Iterator[Callable[[str], float]]:
     """A function that answers when a service, by its resource URI, became Running; it waits for that."""
     command = [sys.executable, "-m", "bench.observer", server.stream_url, server.headers["Authorization"]]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

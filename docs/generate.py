@@ -78,7 +78,7 @@ def _serve() -> str:
         default = f"`{option.default}`" if option.show_default else "-"
         meaning = [option.help or ""]
         if isinstance(option.type, click.Choice):
-            meaning.append(" ".join(f"`{choice}`" for choice in option.type.choices))
+            meaning.append(f"({', '.join(f'`{choice}`' for choice in option.type.choices)})")
         lines.append(f"| `{_cell(' '.join(usage))}` | {default} | {_cell(' '.join(meaning))} |")
     return "\n".join(lines) + "\n"
 

@@ -114,7 +114,11 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8280, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
 @click.option(
-    "--backend", default="simulated", show_default=True, type=click.Choice(["simulated", "docker", "swarm"])
+    "--backend",
+    default="simulated",
+    show_default=True,
+    type=click.Choice(["simulated", "docker", "swarm"]),
+    help="What carries the containers.",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), help="Folder that keeps everything."
@@ -177,8 +181,14 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     type=click.IntRange(0, 3600),
     help="How long a real container may take to stop before it is killed.",
 )
-@click.option("--tls-cert", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--tls-key", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate (PEM, with its chain) for https and wss.",
+)
+@click.option(
+    "--tls-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its private key (PEM)."
+)
 @click.option("--insecure", is_flag=True, help="Serve a public address without TLS.")
 @click.option(
     "--allow",
@@ -188,7 +198,11 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     help="What services may ask of their machine: privileged, host-path[=/folder], host-network, host-pid.",
 )
 @click.option(
-    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="What is logged.",
 )
 @click.pass_context
 def serve(ctx: click.Context, /, **options: Any) -> None:

@@ -69,12 +69,18 @@ def test_first_program_as_pasted(server: Server, client: pulumi_tutum.Client, tm
 
 
 def test_serve_as_pasted(tmp_path: Path) -> None:
-    """The README's command line for the control plane is understood, `--data` included."""
-    _, command = block(FIRST, "shell", 1).splitlines()
+    """The README's credentials and options for the control plane are taken, and it keeps its data there."""
+    credentials, command = block(FIRST, "shell", 1).splitlines()
+    export, *pairs = credentials.split()
+    assert export == "export"
+    chosen = dict(pair.split("=") for pair in pairs)
     assert command.startswith("pulumi-tutum serve --data ")
-    with Server(data=tmp_path / command.split()[-1]) as running:
-        assert running.url
-        assert (tmp_path / command.split()[-1]).is_dir()
+    data = tmp_path / command.split()[-1]
+    with Server(user=chosen["TUTUM_USER"], apikey=chosen["TUTUM_APIKEY"], data=data) as running:
+        client = pulumi_tutum.Client(chosen["TUTUM_USER"], chosen["TUTUM_APIKEY"], rest_host=running.url)
+        client.create_service({"image": "tutum/hello-world", "name": "kept"})
+        running.restart(kill=True)
+        assert client.find_service("kept")["state"] == "Not running"
 
 
 def test_adopting_as_pasted(server: Server, client: pulumi_tutum.Client, tmp_path: Path) -> None:

@@ -320,14 +320,17 @@ class ServiceProvider(ResourceProvider):
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Terminates the service and waits for its end. One that is gone already is what was wanted."""
-        call, trouble = host.current(), None
+        call, state, trouble = host.current(), self._state(), None
         try:
-            operation = Operation(self._state().session, call, props)
+            operation = Operation(state.session, call, props)
             operation.terminate(id_)
         except TutumError as error:
             trouble = error
         if trouble is not None:
             call.fail(str(trouble), reasons=_reasons(trouble))
+        existing = state.existing.get(call.urn)
+        if existing and existing.id == id_:
+            del state.existing[call.urn]  # what is checked after this is no replacement made beside it
 
     # -- the host ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.dynamic.dynamic import serialize_provider
 
-from pulumi_tutum import desired, outputs
+from pulumi_tutum import desired, outputs, schema
 from pulumi_tutum.provider import ServiceProvider
 from tests.support.unknown import unknown
 
@@ -44,8 +44,8 @@ def live(inputs: dict[str, Any], **attributes: Any) -> dict[str, Any]:
     count = inputs.get("target_num_containers", 1)
     names = ("target_num_containers", "current_num_containers", "running_num_containers")
     service = {
-        **{name: value for name, value in inputs.items() if name in desired.schema.INPUTS},
-        "image_name": desired.schema.default_tag(inputs["image"]),
+        **{name: value for name, value in inputs.items() if name in schema.INPUTS},
+        "image_name": schema.default_tag(inputs["image"]),
         "container_envvars": [{"key": k, "value": v} for k, v in inputs["container_envvars"].items()],
         "uuid": UUID,
         "state": "Running",
@@ -120,7 +120,7 @@ def test_automatic_names_stay_for_life(provider: ServiceProvider) -> None:
     assert first["name"].startswith("web-")
     assert first["name"] == checked(ServiceProvider())["name"], "preview and up are two processes"
     # Under another resource name (an alias leads from the old one), it is still the same service.
-    renamed = {desired.URN: URN.replace("::web", "::front")}
+    renamed: dict[str, Any] = {desired.URN: URN.replace("::web", "::front")}
     assert checked(provider, first, **renamed)["name"] == first["name"]
     # A name that was given and is not any more is another matter.
     given = checked(provider, name="mine")
@@ -138,7 +138,8 @@ def test_a_replacement_made_beside_the_old_one_has_a_name_of_its_own(provider: S
     second = checked(provider, bindings=[{"container_path": "/x"}])
     assert second["name"] != old["name"]
     # With the resource option that says otherwise, the old one is gone by then.
-    forced = checked(provider, bindings=[{"container_path": "/x"}], **{desired.DELETE_FIRST: True})
+    option: dict[str, Any] = {desired.DELETE_FIRST: True}
+    forced = checked(provider, bindings=[{"container_path": "/x"}], **option)
     assert forced["name"] == old["name"]
 
 
@@ -211,7 +212,7 @@ def test_one_instance_serves_many_threads(provider: ServiceProvider) -> None:
 
     def work(number: int) -> None:
         try:
-            urn = {desired.URN: f"{URN}{number}"}
+            urn: dict[str, Any] = {desired.URN: f"{URN}{number}"}
             inputs = checked(provider, **urn)
             assert inputs["name"].startswith(f"web{number}-")
             assert provider.diff(UUID, live(inputs), inputs).changes is False

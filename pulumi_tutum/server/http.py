@@ -301,9 +301,9 @@ class _Resource:
         except Exception as error:
             answer = error_answer(error)
         await _respond(scope, send, answer)
-        # Reads are the bulk of the traffic; what changes something, and what fails, is what an operator looks
-        # for.
-        level = logging.DEBUG if route.method == "GET" and answer.status < 500 else logging.INFO
+        # Reads are the bulk of the traffic; changes, failures and who was turned away are what one looks for.
+        quiet = route.method == "GET" and answer.status < 500 and answer.status != 401
+        level = logging.DEBUG if quiet else logging.INFO
         if log.isEnabledFor(level):
             client = request.client
             log.log(

@@ -90,7 +90,9 @@ def test_containers_nodes_and_actions(cli: DockerCloud) -> None:
 def test_links_by_name(cli: DockerCloud) -> None:
     cli("service", "run", "-n", "store", "redis")
     cli("service", "create", "-n", "front", "--link", "store:cache", "nginx")
-    (link,) = inspect(cli, "service", "front")["linked_to_service"]  # type: ignore[misc]
+    links = inspect(cli, "service", "front")["linked_to_service"]
+    assert isinstance(links, list)
+    (link,) = links
     assert link["name"] == "cache"
     assert link["to_service"] == inspect(cli, "service", "store")["resource_uri"]
 
@@ -108,7 +110,8 @@ def test_stacks_and_triggers(cli: DockerCloud, tmp_path_factory: pytest.TempPath
     cli("stack", "up", "-n", "shop", "-f", str(stackfile))
     until(lambda: inspect(cli, "stack", "shop")["state"] == "Running", "the stack runs")
     services = inspect(cli, "stack", "shop")["services"]
-    assert all(uri.startswith("/api/app/v1/service/") for uri in services)  # type: ignore[attr-defined]
+    assert isinstance(services, list)
+    assert all(uri.startswith("/api/app/v1/service/") for uri in services)
     cli("trigger", "create", "-n", "hook", "web.shop")
     assert "hook" in cli("trigger", "ls", "web.shop")
     cli("stack", "terminate", "shop")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import Row, Run, Skipped, as_json, by_turns, markdown, percentile, ratio
+from bench.measure import Line, Row, Run, Skipped, as_json, by_turns, markdown, percentile, ratio
 from bench.run import GROUPS, group
 
 
@@ -53,7 +53,7 @@ def test_percentile() -> None:
 
 
 def test_table_and_json() -> None:
-    lines = [
+    lines: list[Line] = [
         Row("a", "ours / peer", "s", 3.0, 2.0, goal=1.15, note="a note"),
         Skipped("docker", "x", "no engine"),
     ]

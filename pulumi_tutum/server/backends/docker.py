@@ -20,9 +20,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import logging
-import posixpath
 import re
-import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,14 +47,25 @@ from . import (
     PortTaken,
     Watcher,
 )
-from .engine import CONTAINER, REVISION, SERVER, SERVICE, Address, Engine, addresses, labels, plain, short_id
-from .health import HealthChecks
+from .engine import (
+    CONTAINER,
+    REVISION,
+    SERVER,
+    SERVICE,
+    Address,
+    Engine,
+    addresses,
+    command_of,
+    labels,
+    plain,
+    short_id,
+    unfit,
+)
+from .health import HealthChecks, native_check, published_port_is_probed
 from .policy import Policy
 
 log = logging.getLogger("pulumi_tutum.server")
 
-#: The least memory in MB that engines accept.
-LEAST_MEMORY = 6
 #: So many names `DB-<n>` are there beyond the containers that there are.
 _ROOM = 32
 _EVENTS = {
@@ -77,10 +86,6 @@ _EVENTS = {
 }
 _IMAGE_PAUSE = 0.3
 _RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "unless-stopped"}
-#: Programs that are made to be process 1.
-_INITS = frozenset(
-    {"init", "systemd", "tini", "dumb-init", "catatonit", "s6-svscan", "my_init", "runit", "docker-init"}
-)
 _SECOND = 1_000_000_000
 
 
@@ -242,20 +247,10 @@ class DockerBackend:
                     client.remove_network(network["Id"])
 
     def refuse(self, definition: Mapping[str, Any]) -> list[Problem]:
-        problems = list(self._policy.refuse(definition))
-        memory = definition.get("memory")
-        if memory is not None and memory < LEAST_MEMORY:
-            problems.append(
-                Problem("memory", f"must be {LEAST_MEMORY} or more: the Docker Engine takes no less")
-            )
-        for name in ("entrypoint", "run_command"):
-            try:
-                shlex.split(definition.get(name) or "")
-            except ValueError:
-                problems.append(Problem(name, "has an unclosed quotation"))
+        problems = [*self._policy.refuse(definition), *unfit(definition)]
         check = definition.get("healthcheck") or {}
         remote = any(engine.address.host for engine in self._engines)
-        if "http" in check and remote and not self._probed_port_is_published(definition, check):
+        if "http" in check and remote and not published_port_is_probed(definition, check):
             problems.append(
                 Problem(
                     "healthcheck.http",
@@ -263,14 +258,6 @@ class DockerBackend:
                 )
             )
         return problems
-
-    @staticmethod
-    def _probed_port_is_published(definition: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
-        if definition.get("network") == "host":
-            return True
-        ports = [p for p in definition.get("container_ports") or () if p.get("protocol", "tcp") == "tcp"]
-        wanted = check.get("port") or (ports[0]["inner_port"] if ports else None)
-        return any(p["inner_port"] == wanted and p.get("published") for p in ports)
 
     @property
     def container_address(self) -> str:
@@ -630,13 +617,7 @@ class DockerBackend:
         info = self._images.get(spec.image)
         if info is None and not spec.entrypoint:
             info = self._images[spec.image] = await engine.image(spec.image)
-        try:
-            entrypoint = shlex.split(spec.entrypoint) if spec.entrypoint else None
-            command = shlex.split(spec.run_command) if spec.run_command else None
-            program = (entrypoint or shlex.split(info.entrypoint if info else "") or command or [])[:1]
-            program = program or shlex.split(info.run_command if info else "")[:1]
-        except ValueError as error:
-            raise BackendError(f"the command cannot be read: {error}") from None
+        command = command_of(spec, info)
         bridge = spec.network != "host"
         bindings: dict[str, list[tuple[str, int]]] = {}
         for port in spec.ports if bridge else ():
@@ -655,7 +636,7 @@ class DockerBackend:
             pid_mode="host" if spec.pid == "host" else None,
             privileged=spec.privileged,
             restart_policy={"Name": _RESTART[spec.autorestart]},
-            init=spec.pid != "host" and not (program and posixpath.basename(program[0]) in _INITS),
+            init=command.init,
         )
         networking = None
         if bridge:
@@ -663,8 +644,8 @@ class DockerBackend:
             networking = client.create_networking_config({self._network: endpoint})
         config: dict[str, Any] = client.create_container_config(
             image=spec.image,
-            command=command,
-            entrypoint=entrypoint,
+            command=command.arguments,
+            entrypoint=command.entrypoint,
             working_dir=spec.working_dir,
             environment=[f"{name}={value}" for name, value in spec.environment.items()],
             hostname=spec.name,
@@ -919,19 +900,6 @@ def link_names(links: Iterable[LinkSpec]) -> list[tuple[str, str]]:
             found[name] = link.service_uuid
             found.update((f"{name}-{n}", f"{link.service_uuid}-{n}") for n in range(1, highest + 1))
     return [(target, name) for name, target in found.items()]
-
-
-def native_check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A command's health check in the engine's form (nanoseconds); HTTP is asked for by the server."""
-    if not check or "command" not in check:
-        return None
-    return {
-        "test": ["CMD-SHELL", check["command"]],
-        "interval": int(check.get("interval_seconds", 5)) * _SECOND,
-        "timeout": int(check.get("timeout_seconds", 5)) * _SECOND,
-        "retries": int(check.get("retries", 3)),
-        "start_period": int(check.get("start_period_seconds", 0)) * _SECOND,
-    }
 
 
 def observed(inspected: Mapping[str, Any], node: str, network: str) -> Observed:

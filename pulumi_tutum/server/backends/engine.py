@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import posixpath
 import queue
 import re
 import shlex
@@ -37,7 +38,7 @@ import docker
 import requests
 from docker.utils import parse_repository_tag
 
-from ...errors import BackendError, ConfigError
+from ...errors import BackendError, ConfigError, Problem
 from . import ContainerSpec, ImageInfo, LogLine
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -51,6 +52,13 @@ ORDINAL, REVISION = "io.tutum.ordinal", "io.tutum.revision"
 
 PULL_POLICIES = ("missing", "always", "never")
 
+#: The least memory in MB that engines accept.
+LEAST_MEMORY = 6
+
+#: Programs that are made to be process 1.
+_INITS = frozenset(
+    {"init", "systemd", "tini", "dumb-init", "catatonit", "s6-svscan", "my_init", "runit", "docker-init"}
+)
 _THREADS = 16
 #: Calls that wait for something (a container that stops, an image that comes) have threads of their own.
 _SLOW_THREADS = 64
@@ -74,6 +82,48 @@ def labels(server_id: str, spec: ContainerSpec) -> dict[str, str]:
         ORDINAL: str(spec.ordinal),
         REVISION: spec.revision,
     }
+
+
+def unfit(definition: Mapping[str, Any]) -> Iterator[Problem]:
+    """What of a service's definition no engine takes."""
+    memory = definition.get("memory")
+    if memory is not None and memory < LEAST_MEMORY:
+        yield Problem("memory", f"must be {LEAST_MEMORY} or more: the Docker Engine takes no less")
+    for name in ("entrypoint", "run_command"):
+        try:
+            shlex.split(definition.get(name) or "")
+        except ValueError:
+            yield Problem(name, "has an unclosed quotation")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a container runs; None: what its image says.
+
+    Attributes:
+        init: a small init is to be its process 1, because its own program is none.
+    """
+
+    entrypoint: list[str] | None
+    arguments: list[str] | None
+    init: bool
+
+
+def command_of(spec: ContainerSpec, image: ImageInfo | None) -> Command:
+    """What a container runs, split as a shell does.
+
+    Raises:
+        BackendError: it cannot be split.
+    """
+    try:
+        entrypoint = shlex.split(spec.entrypoint) if spec.entrypoint else None
+        arguments = shlex.split(spec.run_command) if spec.run_command else None
+        program = (entrypoint or shlex.split(image.entrypoint if image else "") or arguments or [])[:1]
+        program = program or shlex.split(image.run_command if image else "")[:1]
+    except ValueError as error:
+        raise BackendError(f"the command cannot be read: {error}") from None
+    own = bool(program) and posixpath.basename(program[0]) in _INITS
+    return Command(entrypoint, arguments, init=spec.pid != "host" and not own)
 
 
 # -- where engines are ---------------------------------------------------------------------------------------
@@ -816,6 +866,7 @@ class _Events:
 # -- log frames ----------------------------------------------------------------------------------------------
 
 _STREAMS = {0: "stdout", 1: "stdout", 2: "stderr"}
+_ERROR = 3
 _HEAD = struct.Struct(">BxxxL")
 
 
@@ -839,6 +890,10 @@ def log_batches(chunks: Iterator[bytes]) -> Iterator[list[LogLine]]:
                 break
             stamp, _, text = buffer[at + 8 : end].decode("utf-8", "replace").partition(" ")
             at = end
+            if kind == _ERROR:
+                # A swarm manager could not have the lines of some node, and says so among them.
+                log.debug("incomplete logs: %s", stamp + text)
+                continue
             stream = _STREAMS.get(kind, "stderr")
             begun = open_lines.pop(stream, None)
             if text.endswith("\n") and begun is None:

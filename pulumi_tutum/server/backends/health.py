@@ -15,6 +15,7 @@ from typing import Any
 from .engine import Workers
 
 _THREADS = 8
+_SECOND = 1_000_000_000
 
 
 class HealthChecks:
@@ -103,3 +104,25 @@ def answers(host: str, port: int, path: str, seconds: float) -> bool:
     finally:
         with contextlib.suppress(OSError):
             connection.close()
+
+
+def published_port_is_probed(definition: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
+    """Whether a service's HTTP check asks a port that can be reached from outside."""
+    if definition.get("network") == "host":
+        return True
+    ports = [p for p in definition.get("container_ports") or () if p.get("protocol", "tcp") == "tcp"]
+    wanted = check.get("port") or (ports[0]["inner_port"] if ports else None)
+    return any(p["inner_port"] == wanted and p.get("published") for p in ports)
+
+
+def native_check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A command's health check in the engine's form (nanoseconds); HTTP is asked for by the server."""
+    if not check or "command" not in check:
+        return None
+    return {
+        "test": ["CMD-SHELL", check["command"]],
+        "interval": int(check.get("interval_seconds", 5)) * _SECOND,
+        "timeout": int(check.get("timeout_seconds", 5)) * _SECOND,
+        "retries": int(check.get("retries", 3)),
+        "start_period": int(check.get("start_period_seconds", 0)) * _SECOND,
+    }

@@ -262,6 +262,8 @@ class World:
             privileged=container.get("privileged"),
             autorestart=container.get("autorestart"),
             healthcheck=container.get("healthcheck"),
+            linked_as=self.linked_as(service),
+            short_name=_short_name(service),
         )
 
     def _volumes(
@@ -370,6 +372,18 @@ class World:
             return [p for p in peers if self.records.containers[p.uuid].node == node] or peers
         return peers
 
+    def linked_as(self, service: Service) -> tuple[str, ...]:
+        """The names of all links to a service."""
+        found: dict[str, None] = {}
+        for other in self.records.linkers.get(service.uuid, ()):
+            definition = self.records.services[other].definition
+            for link, target in zip(
+                definition.get("linked_to_service", ()), link_targets(definition), strict=True
+            ):
+                if target == service.uuid:
+                    found[link["name"]] = None
+        return tuple(found)
+
     def links(self, container: Container) -> tuple[LinkSpec, ...]:
         """The host names that a container should see now: by its service's present links."""
         service = self.records.services[container.service]
@@ -404,3 +418,9 @@ def _ports(container: Container, info: ImageInfo | None) -> tuple[PortSpec, ...]
             numbers.remove(number)
         out.append(PortSpec(protocol, inner, number))
     return tuple(out)
+
+
+def _short_name(service: Service) -> str:
+    """Its name without the suffix of an automatic one, which is the beginning of its create key."""
+    suffix = f"-{service.key[:7]}"
+    return service.name.removesuffix(suffix) if len(suffix) == 8 else service.name

@@ -92,6 +92,10 @@ class ContainerSpec:
     privileged: bool = False
     autorestart: str = "OFF"
     healthcheck: Mapping[str, Any] | None = None
+    #: For backends whose containers must be born with the names by which others reach them: those of all
+    #: links to the service that are known, and its name without the suffix that Pulumi put to it.
+    linked_as: tuple[str, ...] = ()
+    short_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,336 @@
+"""The program's side, under Pulumi's mocks: how arguments are spelled for the engine, what outputs are."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime import mocks
+
+import pulumi_tutum as tutum
+from pulumi_tutum import desired, schema
+from pulumi_tutum.provider import CONFIG
+from pulumi_tutum.resource import _OUTPUTS
+from tests.support.stub import UUID
+
+TYPE = "pulumi-python:dynamic/tutum:Service"
+
+
+class Recorder(mocks.Mocks):
+    """Remembers registrations, and answers each with the same outputs."""
+
+    def __init__(self, outputs: dict[str, Any] | None = None) -> None:
+        self.registered: dict[str, mocks.MockResourceArgs] = {}
+        self.outputs = outputs or {}
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        self.registered[args.name] = args
+        number = len(self.registered)
+        return f"{number}0000000-0000-4000-8000-000000000000", dict(self.outputs)
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:
+        return {}, []
+
+
+def run(
+    program: Callable[[], Any], outputs: dict[str, Any] | None = None, *, preview: bool = False
+) -> Recorder:
+    """Runs a program to its end, all registrations included."""
+    recorder = Recorder(outputs)
+    pulumi.runtime.set_mocks(recorder, preview=preview)
+
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]
+    def whole() -> Any:
+        return program()
+
+    whole()
+    return recorder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop() -> Iterator[None]:
+    """The SDK keeps futures of one program for the next, so all have the same event loop. Its mocks want
+    another one in each thread, which they leave open; so there is one thread."""
+    loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    executor = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(other))
+    loop.set_default_executor(executor)
+    yield
+    executor.shutdown()
+    asyncio.set_event_loop(None)
+    loop.close()
+    other.close()
+
+
+def inputs(recorder: Recorder, name: str = "web") -> dict[str, Any]:
+    return {k: v for k, v in recorder.registered[name].inputs.items() if k != "__provider"}
+
+
+def wire(**arguments: Any) -> Any:
+    """What the engine gets of arguments of a Service."""
+    return inputs(run(lambda: tutum.Service("web", **{"image": "acme/web", **arguments})))
+
+
+# -- the class and the table -------------------------------------------------------------------------------
+
+
+def test_parameters_are_those_of_the_table() -> None:
+    parameters = inspect.signature(tutum.Service.__init__).parameters
+    assert list(parameters) == ["self", "resource_name", "opts", *schema.INPUTS, *schema.OPTIONS]
+    assert [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty] == [
+        "image"
+    ]
+
+
+def test_outputs_are_those_of_the_table() -> None:
+    annotations = inspect.get_annotations(tutum.Service)
+    assert list(annotations) == list(_OUTPUTS)
+    details = {*inspect.get_annotations(tutum.ServiceDetails), "container_envvars", "link_variables"}
+    assert details == {*schema.INPUTS, *schema.COMPUTED, "endpoint_uris"} - {"image"}
+
+
+@pytest.mark.parametrize(
+    ("args", "output", "name"),
+    [
+        (tutum.ContainerPortArgs, tutum.ContainerPort, "container_ports"),
+        (tutum.LinkArgs, tutum.Link, "linked_to_service"),
+        (tutum.BindingArgs, tutum.Binding, "bindings"),
+        (tutum.TagArgs, tutum.Tag, "tags"),
+        (tutum.HealthcheckArgs, tutum.Healthcheck, "healthcheck"),
+    ],
+)
+def test_nested_types_are_those_of_the_table(args: Any, output: Any, name: str) -> None:
+    kind = schema.INPUTS[name].kind
+    record = kind.item if isinstance(kind, schema.ListOf) else kind
+    assert isinstance(record, schema.Record)
+    assert set(args.__annotations__) | set(getattr(args.__base__, "__annotations__", {})) >= set(
+        record.names()
+    )
+    assert set(args.__required_keys__) == {f.name for f in record.fields if f.required}
+    assert list(inspect.get_annotations(output)) == [f.name for f in record.fields]
+
+
+def test_the_type_token() -> None:
+    assert run(lambda: tutum.Service("web", image="x")).registered["web"].typ == TYPE
+
+
+def test_a_subclass_is_the_same_kind_of_resource_with_typed_outputs() -> None:
+    class Web(tutum.Service):
+        pass
+
+    def program() -> Any:
+        return Web("web", image="x", target_num_containers=2).target_num_containers.apply(check)
+
+    def check(number: Any) -> None:
+        assert type(number) is int
+
+    assert run(program, {"target_num_containers": 2.0}).registered["web"].typ == TYPE
+
+
+# -- arguments ---------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_given_is_sent() -> None:
+    assert wire() == {"image": "acme/web"}
+    assert wire(name=None, tags=["a"]) == {"image": "acme/web", "tags": ["a"]}
+
+
+def test_a_service_stands_for_its_id_wherever_it_is() -> None:
+    def program() -> None:
+        db = tutum.Service("my db", image="x")
+        tutum.Service(
+            "web",
+            image="x",
+            linked_to_service=[
+                {"to_service": db, "name": "DB"},
+                {"to_service": db},
+                {"to_service": pulumi.Output.from_input(db)},
+                pulumi.Output.from_input(db),
+                db,
+                {"to_service": UUID},
+                pulumi.Output.from_input(UUID).apply(lambda uuid: {"to_service": uuid}),
+            ],
+            bindings=[{"volumes_from": db}, {"volumes_from": pulumi.Output.from_input(db)}],
+        )
+        tutum.Service(
+            "late", image="x", linked_to_service=pulumi.Output.from_input(UUID).apply(lambda _: [db])
+        )
+
+    recorder = run(program)
+    db = "10000000-0000-4000-8000-000000000000"
+    named = {"to_service": db, "name": "my-db"}
+    assert inputs(recorder)["linked_to_service"] == [
+        {"to_service": db, "name": "DB"},
+        named,
+        named,
+        named,
+        named,
+        {"to_service": UUID},
+        {"to_service": UUID},
+    ]
+    assert inputs(recorder)["bindings"] == [{"volumes_from": db}, {"volumes_from": db}]
+    assert inputs(recorder, "late")["linked_to_service"] == [named]
+
+
+class _Protocol(enum.Enum):
+    TCP = "tcp"
+
+
+def test_values_are_spelled_so_that_pulumi_can_carry_them() -> None:
+    sent = wire(
+        tags={"b", "a"},
+        roles=("global",),
+        bindings=[{"container_path": Path("/data")}],
+        container_ports=[{"protocol": _Protocol.TCP, "inner_port": 80}],
+        container_envvars={1: "x", "B": 2},
+    )
+    assert sent["tags"] == ["a", "b"]
+    assert sent["roles"] == ["global"]
+    assert sent["bindings"] == [{"container_path": "/data"}]
+    assert sent["container_ports"] == [{"protocol": "tcp", "inner_port": 80}]
+    assert sent["container_envvars"] == {"1": "x", "B": 2}
+
+
+def test_malformed_values_in_outputs_reach_check_too() -> None:
+    recorder = run(lambda: tutum.Service("web", image="x", tags=pulumi.Output.from_input(object())))  # type: ignore[arg-type]
+    (problem,) = desired.problems(inputs(recorder))
+    assert str(problem) == "tags: cannot be of type object"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ({"container_ports": [object()]}, "container_ports[0]: cannot be of type object"),
+        (
+            {"container_ports": [{"inner_port": 2**60, "protocol": "tcp"}]},
+            "container_ports[0].inner_port: cannot be",
+        ),
+        ({"bindings": [{"container_path": b"/x"}]}, "bindings[0].container_path: cannot be of type bytes"),
+        ({"container_envvars": {"A": lambda: 1}}, "container_envvars.A: cannot be of type function"),
+        ({"container_envvars": {None: "x"}}, "container_envvars: a variable's name must be"),
+        ({"memory": float("nan")}, "memory: cannot be of type float"),
+        ({"linked_to_service": 5}, "linked_to_service: must be a list"),
+        ({"linked_to_service": [5]}, "linked_to_service[0]: must be an object"),
+        ({"tags": 5, "image": None}, "image: is required"),
+    ],
+)
+def test_malformed_arguments_never_raise_and_reach_check(arguments: dict[str, Any], path: str) -> None:
+    sent = wire(**arguments)
+    json.dumps(sent)
+    reasons = [str(problem) for problem in desired.problems(sent)]
+    assert any(reason.startswith(path) for reason in reasons), reasons
+
+
+def test_secrets_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> Any:
+        password = pulumi.Output.secret("hunter22")
+        web = tutum.Service("web", image="x", container_envvars={"PASS": password, "MODE": "prod"})
+        return asyncio.ensure_future(check(web))
+
+    async def check(web: tutum.Service) -> None:
+        assert await web.container_envvars.is_secret()
+
+    run(program)
+
+
+def test_hidden_inputs_go_along_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> None:
+        component = pulumi.ComponentResource("acme:shop:Shop", "shop")
+        tutum.Service("plain", image="x")
+        tutum.Service(
+            "child", opts=pulumi.ResourceOptions(parent=component, delete_before_replace=True), image="x"
+        )
+
+    recorder = run(program)
+    assert desired.URN not in inputs(recorder, "plain")
+    assert inputs(recorder, "child")[desired.DELETE_FIRST] is True
+    monkeypatch.setenv("PULUMI_TUTUM_PLAIN_HOST", "1")
+    recorder = run(program)
+    assert inputs(recorder, "plain")[desired.URN] == f"urn:pulumi:stack::project::{TYPE}::plain"
+    assert inputs(recorder, "child")[desired.URN].endswith(f"acme:shop:Shop${TYPE}::child")
+
+
+# -- outputs -----------------------------------------------------------------------------------------------
+
+
+def test_outputs_are_typed_and_missing_keys_are_none() -> None:
+    found: dict[str, Any] = {}
+
+    def program() -> Any:
+        web = tutum.Service("web", image="x")
+        names = ("container_ports", "target_num_containers", "tags", "memory", "endpoint_uris")
+        # One by one: Output.all makes plain dicts of typed ones.
+        return [getattr(web, name).apply(functools.partial(found.__setitem__, name)) for name in names]
+
+    run(
+        program,
+        {
+            "container_ports": [{"protocol": "tcp", "inner_port": 80.0, "published": True}],
+            "target_num_containers": 2.0,
+            "tags": [{"name": "a"}],
+            "endpoint_uris": [],
+        },
+    )
+    (port,), number = found["container_ports"], found["target_num_containers"]
+    assert isinstance(port, tutum.ContainerPort)
+    assert type(port.inner_port) is type(port["inner_port"]) is type(number) is int
+    assert port.endpoint_uri is port["endpoint_uri"] is None
+    assert port["port_name"] is port.port_name is None
+    assert found["tags"][0].name == found["tags"][0]["name"] == "a"
+    assert found["memory"] is None
+    assert found["endpoint_uris"] == []
+
+
+def test_get_sends_no_inputs() -> None:
+    recorder = run(lambda: tutum.Service.get("found", UUID, pulumi.ResourceOptions(protect=True)))
+    assert recorder.registered["found"].resource_id == UUID
+    assert inputs(recorder, "found") == {}
+
+
+# -- Provider ----------------------------------------------------------------------------------------------
+
+
+def test_a_provider_passes_its_settings_as_configuration() -> None:
+    def program() -> Any:
+        other = tutum.Provider("other", user="eve", apikey="k3y", rest_host="http://x", timeout_seconds=5)
+        tutum.Service("web", opts=pulumi.ResourceOptions(provider=other), image="x")
+        return other.urn
+
+    recorder = run(program)
+    args = recorder.registered["other"]
+    assert args.typ == "pulumi:providers:pulumi-python"
+    assert args.inputs["tutum:user"] == "eve"
+    assert "k3y" in str(args.inputs["tutum:apikey"])
+    assert args.inputs["tutum:apikey"] != "k3y", "the key is a secret"
+    assert args.inputs["tutum:restHost"] == "http://x"
+    assert "pulumi:providers:pulumi-python::other" in str(recorder.registered["web"].provider)
+    parameters = set(inspect.signature(tutum.Provider.__init__).parameters) - {
+        "self",
+        "resource_name",
+        "opts",
+    }
+    assert parameters == set(CONFIG.values())
+
+
+# -- the package -------------------------------------------------------------------------------------------
+
+
+def test_the_names_that_users_may_rely_on() -> None:
+    assert tutum.__all__ == sorted(tutum.__all__)
+    assert all(hasattr(tutum, name) for name in tutum.__all__)
+    assert set(tutum.__all__) == {
+        *("Service", "Provider", "Client", "get_service", "ServiceDetails"),
+        *("ContainerPort", "Link", "Binding", "Tag", "Healthcheck"),
+        *("ContainerPortArgs", "EnvVarArgs", "LinkArgs", "BindingArgs", "TagArgs", "HealthcheckArgs"),
+        *("TutumError", "ConfigError", "ValidationError", "TransportError", "StreamError", "WaitError"),
+        *("ApiError", "BadRequest", "AuthError", "NotFound", "Conflict"),
+    }

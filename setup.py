@@ -15,7 +15,7 @@ if VERSION_LINE is None:
 
 SERVER = [
     "starlette>=0.40",
-    "uvicorn>=0.30",
+    "uvicorn>=0.45",
     "httptools>=0.6.1",
     "uvloop>=0.19; platform_python_implementation == 'CPython' and sys_platform == 'linux'",
     "websockets>=13",

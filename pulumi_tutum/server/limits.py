@@ -139,13 +139,13 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
     """
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        # Answers to pings are written without waiting: a peer that pings and does not read would fill the
-        # memory.
+        # Older releases of uvicorn have this flag and never clear it: they would buffer without end.
+        self.writable.clear()
+        # Answers to pings are written without waiting: who pings and does not read would fill the memory.
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        self.writable.set()
         if not self.read_paused:
             self.transport.resume_reading()
 

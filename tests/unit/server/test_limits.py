@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import uvicorn
+import websocket
 
 from pulumi_tutum.server import limits
 
@@ -43,11 +44,9 @@ async def echo_length(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(protocol: type[limits.LimitedHttp], **settings: Any) -> Iterator[tuple[str, int]]:
+def serving(protocol: type[limits.LimitedHttp], app: Any = echo_length) -> Iterator[tuple[str, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        echo_length, **{**limits.uvicorn_settings(), "http": protocol, "loop": "asyncio", **settings}
-    )
+    config = uvicorn.Config(app, **{**limits.uvicorn_settings(), "http": protocol, "loop": "asyncio"})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
@@ -179,3 +178,26 @@ def test_requests_in_a_row_on_one_connection() -> None:
         answer = exchange(address, one * 20 + last)
     assert answer.count(b"HTTP/1.1 200 OK") == 21
     assert answer.endswith(b"\r\n\r\n5")
+
+
+def test_a_websocket_waits_for_its_reader() -> None:
+    """What is sent to a peer that does not read stops at what the system's own buffers take."""
+    megabyte, most = "x" * 1_000_000, 200
+    sent = 0
+
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        await send({"type": "websocket.accept"})
+        while sent < most:
+            await send({"type": "websocket.send", "text": megabyte})
+            sent += 1
+
+    with serving(limits.LimitedHttp, flood) as address:
+        stream = websocket.WebSocket(sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
+        stream.connect(f"ws://{address[0]}:{address[1]}/", timeout=SECONDS)  # type: ignore[no-untyped-call]
+        before, still = -1, threading.Event()
+        while before != sent or not sent:
+            before = sent
+            still.wait(0.3)
+        assert sent < most / 2
+        stream.shutdown()  # type: ignore[no-untyped-call]

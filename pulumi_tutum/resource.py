@@ -168,8 +168,10 @@ def _typed_outputs(cls: type[_T]) -> type[_T]:
         getter.__annotations__ = {"return": hint}
         return property(pulumi.getter(name=name)(getter))
 
-    for name, hint in inspect.get_annotations(cls).items():
+    for name, hint in inspect.get_annotations(cls, eval_str=True).items():
         setattr(cls, name, read(name, hint))
+    # Left in place, the SDK would compile and resolve them for each resource all the same.
+    cls.__annotations__ = {}
     return cls
 
 

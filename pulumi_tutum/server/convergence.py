@@ -350,7 +350,7 @@ class _Run:
                     self._begin_anew()
                 try:
                     if self._step():
-                        return
+                        break
                 except ServerError as error:
                     log.warning("cannot store: %s", error.message)
                     await sleep(self.all.clock, _RETRY_SECONDS)
@@ -362,14 +362,8 @@ class _Run:
             for op in self.ops.values():
                 op.cancel()
             self.all.runs.pop(self.service.uuid, None)
-            if not self.all._closed and self.task and not self.task.cancelled():
-                self._afterwards()
-
-    def _afterwards(self) -> None:
-        """Containers that began to go while this run ended get a new one."""
-        service = self.service
-        if service.state in TRANSITIONAL or any(c.wanted for c in self.records.containers_of(service.uuid)):
-            asyncio.get_running_loop().call_soon(self.all.kick, service.uuid)
+        # What began while this run ended gets a new one.
+        self.all.kick(self.service.uuid)
 
     # -- the deadline
 

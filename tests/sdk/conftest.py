@@ -21,6 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 marks=[] if version == environments.CURRENT else [pytest.mark.slow],
             )
             for version in environments.PYTHONS
+            if environments.candidates(version)
             for sdk in (environments.OLDEST, environments.NEWEST)
         ]
         metafunc.parametrize("python", combinations, indirect=True, scope="session")
@@ -42,5 +43,9 @@ def python(request: pytest.FixtureRequest) -> Path:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if environments.ran:
         terminalreporter.section("Pythons and SDKs that host.py was tested on")
-        for label, what in environments.ran.items():
-            terminalreporter.line(f"{label}: {what}")
+        for version in environments.PYTHONS:
+            found = [
+                what for label, what in environments.ran.items() if label.startswith(f"Python {version},")
+            ]
+            without = "not asked for" if environments.candidates(version) else "not on this machine"
+            terminalreporter.line(f"Python {version}: {'; '.join(found) or without}")

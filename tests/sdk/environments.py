@@ -35,8 +35,8 @@ def environment(version: str, sdk: str) -> Path:
     for once a day.
     """
     label = f"Python {version}, SDK {sdk}"
-    ran[label] = "skipped: not on this machine"
-    python = _interpreter(version)
+    ran[label] = f"SDK {sdk} skipped: no interpreter runs"
+    python = next(filter(_runs, candidates(version)), None)
     # Which Pythons a machine has is its own affair, in CI too.
     need(f"Python {version}", python, "on PATH, or with pyenv", in_ci=False)
     assert python is not None
@@ -56,22 +56,21 @@ def environment(version: str, sdk: str) -> Path:
             if installed.returncode == 0:
                 made.touch()
             elif not fresh:
-                ran[label] = "skipped: could not be installed"
+                ran[label] = f"SDK {sdk} skipped: could not be installed"
                 need(label, False, installed.stderr.strip().splitlines()[-1])
     code = "import importlib.metadata as m, platform as p; print(p.python_version(), m.version('pulumi'))"
     output = subprocess.run([inside, "-c", code], check=True, capture_output=True, text=True).stdout
-    ran[label] = "ran Python {}, SDK {}".format(*output.split())
+    ran[label] = "ran {} with SDK {}".format(*output.split())
     return inside
 
 
-def _interpreter(version: str) -> Path | None:
+def candidates(version: str) -> list[Path]:
+    """Interpreters of this version, on PATH or with pyenv. A name on PATH may be a shim that does not run."""
     if version == CURRENT:
-        return Path(sys.executable)
-    found = [shutil.which(f"python{version}")]
+        return [Path(sys.executable)]
+    on_path = shutil.which(f"python{version}")
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    found += [str(path) for path in sorted(root.glob(f"{version}.*/bin/python"))]
-    # A name on PATH may be a shim that does not run.
-    return next((Path(path) for path in found if path and _runs(Path(path))), None)
+    return [*([Path(on_path)] if on_path else []), *sorted(root.glob(f"{version}.*/bin/python"))]
 
 
 def _runs(python: Path) -> bool:

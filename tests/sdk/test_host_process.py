@@ -103,17 +103,20 @@ def test_failures_say_what_exists(start: Start) -> None:
     assert (failed.id, dict(failed.inputs)["__provider"]) == ("id-8", PROVIDER)
 
 
-@pytest.mark.parametrize("size", [250])
-def test_as_many_calls_at_once_as_the_engine_sends(start: Start, log: Path, size: int) -> None:
+def test_as_many_calls_at_once_as_the_engine_sends(start: Start, log: Path) -> None:
+    size = 250
     host = start()
+    # Short calls that queue up before the pool is widened. They must not be taken for idle workers later.
+    for call in [host.create(f"short{i}", {}) for i in range(100)]:
+        call.result()
     calls = [host.create(f"r{i}", {"create": "crowd", "size": size}) for i in range(size)]
     assert [call.exception() for call in calls] == [None] * size
-    # No thread for a call that came when another thread was free.
+    # Nor is there a thread for a call that came when another thread was free.
     threads = records(log, "arrived")[-1]["threads"]
     for i in range(size):
         host.create(f"later{i}", {}).result()
     host.create("last", {"create": "crowd", "size": 1}).result()
-    assert records(log, "arrived")[-1]["threads"] <= threads + 4
+    assert records(log, "arrived")[-1]["threads"] < threads + size / 10
 
 
 def test_cancel_ends_all_waits_and_those_to_come(start: Start, log: Path) -> None:
@@ -149,6 +152,14 @@ def test_the_end_runs_what_was_to_run_then(start: Start, log: Path) -> None:
     assert len(records(log, "end")) == 1
 
 
+def test_the_end_waits_for_nobody(start: Start, log: Path) -> None:
+    host = start(PROBE_LATE="1")
+    host.create("web", {}).result()
+    host.cancel()
+    assert host.end() == 0
+    assert len(records(log, "end")) == 1
+
+
 def test_no_end_without_the_engines_word(start: Start, log: Path) -> None:
     host = start()
     host.create("web", {}).result()
@@ -170,7 +181,7 @@ def test_progress_at_a_terminal(start: Start, log: Path) -> None:
     host = start(terminal=True)
     call = host.create("web", {"create": "wait"})
     until(lambda: ("INFO", "web", "nearly there", True) in host.logged, "a status line")
-    assert ("WARNING", "web", "slow today", False) in host.logged
+    until(lambda: ("WARNING", "web", "slow today", False) in host.logged, "a warning")
     assert sum(text == "settling" for _, _, text, _ in host.logged) <= 1
     host.cancel()
     call.exception()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import Any
 
 import pulumi
@@ -93,6 +94,8 @@ class ProbeProvider(ResourceProvider):
     def configure(self, req: ConfigureRequest) -> None:
         host.prepare()
         host.at_end(lambda: record("end"))
+        if "PROBE_LATE" in os.environ:
+            host.at_end(lambda: time.sleep(3600))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         begin("diff")

@@ -42,8 +42,6 @@ _ALL_INPUTS = {**schema.INPUTS, **schema.OPTIONS}
 def problems(declared: Mapping[str, Any]) -> list[Problem]:
     """Everything that is wrong with a program's arguments. Hidden and absent ones are not looked at."""
     marked = [problem for name, value in declared.items() for problem in _unsupported(value, name)]
-    if marked:
-        return marked
     found = schema.problems(declared)
     for name, value in declared.items():
         if name.startswith("__") or value is None:
@@ -55,7 +53,9 @@ def problems(declared: Mapping[str, Any]) -> list[Problem]:
             found.append(Problem(name, "is set by Tutum and cannot be given"))
         elif name not in schema.INPUTS:
             found.append(Problem(name, f"is not an input of a Service; inputs are {', '.join(_ALL_INPUTS)}"))
-    return found
+    # A mark is no value, so what else is said about it is about us.
+    said = tuple(problem.path for problem in marked)
+    return marked + [problem for problem in found if not problem.path.startswith(said)]
 
 
 def _unsupported(value: Any, path: str) -> Iterator[Problem]:

@@ -213,7 +213,7 @@ class ServiceProvider(ResourceProvider):
                 None if before is not None and desired.visible(before) != desired.visible(news) else True
             )
         else:
-            changes = "state" in olds and bool(desired.faults(olds, news))
+            changes = bool(olds.get(desired.FAILED) or ("state" in olds and desired.faults(olds, news)))
         return DiffResult(changes, replaces, delete_before_replace=delete_first)
 
     # -- create ------------------------------------------------------------------------------------------
@@ -233,6 +233,8 @@ class ServiceProvider(ResourceProvider):
                 if urn:
                     key = state.keys.get(urn) or desired.create_key(urn, state.session.namespace)
                 _make(operation, inputs, key)
+                if operation.seen["state"] != lifecycle.NOT_RUNNING:
+                    state.taken_over.add(operation.uuid)
             return operation.reach(inputs)
 
         try:
@@ -271,12 +273,17 @@ class ServiceProvider(ResourceProvider):
         is_get = "state" not in props
         before = {} if is_get else dict(call.old_inputs or props)
         declared = {} if is_get else desired.normal(before)
+        failed_before = bool(props.get(desired.FAILED))
+        # A job that has failed looks like one that has finished; its containers, which are gone, tell.
+        is_failed_job = failed_before and desired.may_finish(declared)
         operation, service, trouble = None, None, None
+        containers: Sequence[Mapping[str, Any]] = ()
         try:
             operation = Operation(session, call, declared)
             operation.read(id_)
             service = operation.seen
-            containers = operation.containers() if outputs.has_dynamic_ports(service) else ()
+            if is_failed_job or outputs.has_dynamic_ports(service):
+                containers = operation.containers()
         except NotFound:
             pass
         except TutumError as error:
@@ -300,8 +307,9 @@ class ServiceProvider(ResourceProvider):
             )
             found["bindings"] = declared["bindings"]
         settled = service["state"] in lifecycle.STABLE
-        faults = desired.faults(service, declared) if settled and not is_get else []
-        failed = bool(faults and props.get(desired.FAILED))
+        proof = containers if is_failed_job else None
+        faults = desired.faults(service, declared, proof) if settled and not is_get else []
+        failed = bool(faults) and failed_before
         outs = outputs.outputs(service, declared, containers, failed=failed)
         if "bindings" in found:
             outs["bindings"] = found["bindings"]
@@ -321,6 +329,11 @@ class ServiceProvider(ResourceProvider):
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Terminates the service and waits for its end. One that is gone already is what was wanted."""
         call, state, trouble = host.current(), self._state(), None
+        if id_ in state.taken_over:
+            # `up --replace` asks for a new service without a sign that it replaces one. As long as the old
+            # one's key is open, that is the old one again; to delete it now would leave the resource
+            # without any.
+            return
         try:
             operation = Operation(state.session, call, props)
             operation.terminate(id_)
@@ -349,12 +362,14 @@ class _HostState:
         session: the account and its connections.
         existing: URN -> what is known of the service that it has.
         keys: URN -> the create key of the service that is to be made for it.
+        taken_over: ids of services that `create` returned and that had been running before.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.existing: dict[str | None, _Existing] = {}
         self.keys: dict[str, str] = {}
+        self.taken_over: set[str] = set()
         self._lock = threading.Lock()
         self._made: list[str] = []
         self._looked = False

@@ -6,7 +6,8 @@ from tests.support.scenario import Scenario
 
 BEFORE = """
     cache = tutum.Service("cache", image="acme/cache:1")
-    tutum.Service("linked", image="acme/web", linked_to_service=[cache, {"to_service": cache.id, "name": "c2"}])
+    tutum.Service("linked", image="acme/web",
+        linked_to_service=[cache, {"to_service": cache.id, "name": "c2"}])
     tutum.Service("same", image="acme/web",
         container_ports=[{"protocol": "tcp", "inner_port": 80}, {"protocol": "udp", "inner_port": 53}],
         container_envvars={"N": 8, "A": "a"}, tags=["front", "eu"],
@@ -25,13 +26,15 @@ BEFORE = """
 """
 AFTER = """
     cache = tutum.Service("cache", image="acme/cache:2")
-    tutum.Service("linked", image="acme/web", linked_to_service=[cache, {"to_service": cache.id, "name": "c2"}])
+    tutum.Service("linked", image="acme/web",
+        linked_to_service=[cache, {"to_service": cache.id, "name": "c2"}])
     tutum.Service("same", image="acme/web:latest", target_num_containers=1, autorestart="OFF",
         container_ports=[{"protocol": "udp", "inner_port": 53, "published": False},
                          {"protocol": "tcp", "inner_port": 80}],
         container_envvars=[{"key": "A", "value": "a"}, {"key": "N", "value": "8"}],
         tags=[{"name": "eu"}, "front"],
-        linked_to_service=[{"to_service": cache.resource_uri, "name": "y"}, {"to_service": cache, "name": "x"}])
+        linked_to_service=[{"to_service": cache.resource_uri, "name": "y"},
+                           {"to_service": cache, "name": "x"}])
     tutum.Service("count", image="acme/web", target_num_containers=4)
     tutum.Service("fewer", image="acme/web", target_num_containers=1)
     tutum.Service("image", image="acme/web:2")
@@ -39,7 +42,8 @@ AFTER = """
     tutum.Service("env", image="acme/web", container_envvars={"B": "3"})
     tutum.Service("resources", image="acme/web", cpu_shares=512)
     tutum.Service("tags", image="acme/web", tags=["eu"])
-    tutum.Service("strategy", image="acme/web", target_num_containers=2, deployment_strategy="HIGH_AVAILABILITY")
+    tutum.Service("strategy", image="acme/web", target_num_containers=2,
+        deployment_strategy="HIGH_AVAILABILITY")
     tutum.Service("autoredeploy", image="acme/web", autoredeploy=True)
     tutum.Service("options", image="acme/web", timeout_seconds=60, rollback_on_failure=True)
     tutum.Service("health", image="acme/web", healthcheck={"command": "true", "retries": 5})
@@ -69,7 +73,7 @@ def test_each_kind_of_change(scenario: Scenario) -> None:
     assert len(names) == 14
     assert not scenario.living(), "a preview made something"
     up = scenario.up()
-    assert up.ops == dict.fromkeys(names, ["create"])
+    assert up.ops == {key: ["create"] for key in names}
     for name in names:
         assert scenario.asked(name) == ["create", "start"], name
         assert scenario.requests(name) <= MOST

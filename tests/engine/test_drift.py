@@ -1,10 +1,11 @@
-"""What somebody changes outside of Pulumi: a refresh shows it, and nothing else; the next up puts it right."""
+"""What somebody changes outside of Pulumi: a refresh shows it and nothing else, the next up puts it right."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pulumi_tutum import waiting
+from tests.support.faults import edit
 from tests.support.scenario import Scenario
 
 PROGRAM = """
@@ -34,7 +35,7 @@ def test_drift(scenario: Scenario) -> None:
     # Without a refresh nobody knows.
     assert scenario.preview("--expect-no-changes").ops == {}
     found = scenario.refresh().ops
-    assert found == {**dict.fromkeys(CHANGED_IN_PLACE, ["update"]), "gone": ["delete"]}
+    assert found == {**{key: ["update"] for key in CHANGED_IN_PLACE}, "gone": ["delete"]}
     inputs = {name: resource["inputs"] for name, resource in scenario.project.resources().items()}
     assert inputs["scaled"]["target_num_containers"] == 5
     assert inputs["tagged"]["tags"] == [{"name": "eu"}]
@@ -44,7 +45,7 @@ def test_drift(scenario: Scenario) -> None:
     assert "from-outside" not in scenario.project.run("stack", "export").stdout
 
     preview = scenario.preview()
-    assert preview.ops == {**dict.fromkeys(CHANGED_IN_PLACE, ["update"]), "gone": ["create"]}
+    assert preview.ops == {**{key: ["update"] for key in CHANGED_IN_PLACE}, "gone": ["create"]}
     assert not [warning for warning in preview.diagnostics("warning") if "bindings" not in warning]
     scenario.up()
     assert scenario.asked("stopped") == ["start"]
@@ -63,14 +64,30 @@ def test_drift(scenario: Scenario) -> None:
     assert scenario.live("options")["memory"] == 128
     scenario.assert_settled()
 
-    # The same, found and put right in one run.
+    # A server on which bindings can change. To bring them back would destroy data, so that is only said.
+    scenario.proxy.on(edit(other_bindings), "GET", f"/{ids['bound']}/$", times=None)
+    refreshed = scenario.refresh()
+    (warning,) = refreshed.diagnostics("warning", "bound")
+    assert "bindings" in warning
+    assert scenario.up().ops == {}
+    scenario.proxy.clear()
+
+    # What is changed outside is found and put right in one run, too.
     change(scenario, "image", {"image": "acme/web:8"}, "redeploy")
     up = scenario.up("--refresh")
     assert up.ops["image"][-1] == "update"
     assert scenario.live("image")["image_name"] == "acme/web:1"
+
+    # Something that is gone already is no trouble for destroy.
     change(scenario, "gone", None, "terminate")
     scenario.destroy()
     assert not scenario.living()
+
+
+def other_bindings(service: dict[str, Any]) -> None:
+    service["bindings"] = [
+        {"container_path": "/else", "host_path": None, "rewritable": True, "volumes_from": None}
+    ]
 
 
 def change_everything(scenario: Scenario) -> None:

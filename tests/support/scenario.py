@@ -51,9 +51,9 @@ class Scenario:
 
     # -- the program and its runs ---------------------------------------------------------------------------
 
-    def program(self, text: str) -> None:
+    def program(self, *parts: str) -> None:
         """What the next runs run; `pulumi`, `Output`, `ResourceOptions` and `tutum` are there."""
-        self.project.write(HEAD + textwrap.dedent(text))
+        self.project.write(HEAD + "".join(map(textwrap.dedent, parts)))
 
     def up(self, *args: str, fails: bool = False) -> Result:
         """Like `preview`, `refresh` and `destroy`: the requests of this run are what `asked` tells."""

@@ -29,6 +29,8 @@ pulumi.export("port", web.container_ports[0].inner_port)
 pulumi.export("variables", db.link_variables)
 """
 SECRET = "correct-horse-battery"
+#: How the engine marks a secret value in the state.
+CIPHER = "4dabf18193072939515e22adb298388d"
 
 
 @pytest.fixture
@@ -92,6 +94,66 @@ def test_the_main_job(server: Server, new_project: Callable[..., Project]) -> No
     assert project.resources() == {}
     assert_nowhere(project, [SECRET, server.apikey])
     assert SECRET not in server.log()
+
+
+BROKEN = """
+import pulumi
+import pulumi_tutum as tutum
+
+config = pulumi.Config()
+db = tutum.Service("db", image="tutum/mysql:5.6",
+    container_envvars=[{"key": "MYSQL_PASS", "value": config.require_secret("dbPass")}])
+web = tutum.Service("web", image="acme/web",
+    container_envvars={"PASS": config.require_secret("webPass"), "MODE": "plain",
+        "SIMULATE_EXIT": config.require("exit"), "SIMULATE_EXIT_AFTER": config.require("after")},
+    linked_to_service=[{"to_service": db}])
+pulumi.export("environment", web.container_envvars)
+"""
+
+
+def test_secrets_stay_secret_through_failure_refresh_and_repair(
+    server: Server, new_project: Callable[..., Project]
+) -> None:
+    project = new_project(
+        BROKEN,
+        config={"exit": "3", "after": "0"},
+        secrets={"dbPass": SECRET, "webPass": "another-secret-value"},
+        env=server.environment,
+    )
+    secrets = [SECRET, "another-secret-value", server.apikey]
+
+    def hidden() -> None:
+        for resource in project.resources().values():
+            for name in ("container_envvars", "link_variables"):
+                assert set(resource["outputs"][name]) == {CIPHER, "ciphertext"}
+        assert_nowhere(project, secrets)
+
+    failed = project.up(fails=True)
+    web = project.resources()["web"]
+    assert web["initErrors"]
+    assert web["outputs"]["state"] == "Stopped"
+    assert any("exit code 3" in error for error in failed.errors)
+    assert "Traceback" not in failed.output
+    hidden()
+    project.refresh()
+    hidden()
+    project.config_set({"after": "3600"})
+    project.up()
+    repaired = project.resources()["web"]
+    assert repaired["id"] == web["id"]
+    assert not repaired.get("initErrors")
+    assert repaired["inputs"]["container_envvars"]["MODE"] == "plain"
+    hidden()
+    client = Client(server.user, server.apikey, rest_host=server.url)
+    client.update_service(web["id"], {"container_envvars": [{"key": "NEW", "value": "value-from-outside"}]})
+    secrets.append("value-from-outside")
+    project.refresh()
+    hidden()
+    assert project.preview().ops == {"web": ["update"]}
+    project.up()
+    project.preview("--expect-no-changes")
+    project.destroy()
+    assert_nowhere(project, secrets)
 
 
 def assert_nowhere(project: Project, secrets: list[str]) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from pulumi.dynamic import (
     CheckFailure,
@@ -390,6 +389,8 @@ class _HostState:
             if self._looked:
                 return
             self._looked = True
+        from urllib.request import getproxies  # late: it takes longer to import than all of ours
+
         try:
             address = urlsplit(self.session.client.settings.rest_host)
         except ConfigError as error:

@@ -149,11 +149,11 @@ def test_logs(cli: Tutum, python27: Python27, server: Server) -> None:
     assert len(cli("service", "logs", "-t", "5", "logged").splitlines()) == 5
     assert cli("container", "logs", "logged-1")
     assert "Status" not in cli("action", "logs", last_action(cli))
-    following = background(python27, server, "service", "logs", "-f", "logged")
-    assert following.stdout is not None
-    assert "logged-1" in following.stdout.readline()
-    cli("service", "terminate", "logged")
-    _, errors = following.communicate(timeout=60)
+    with background(python27, server, "service", "logs", "-f", "logged") as following:
+        assert following.stdout is not None
+        assert "logged-1" in following.stdout.readline()
+        cli("service", "terminate", "logged")
+        _, errors = following.communicate(timeout=60)
     assert following.returncode == 0, errors
 
 
@@ -169,20 +169,19 @@ def background(python27: Python27, server: Server, *arguments: str) -> subproces
 
 
 def test_events(cli: Tutum, python27: Python27, server: Server) -> None:
-    listening = background(python27, server, "event")
-    assert listening.stdout is not None
-    os.set_blocking(listening.stdout.fileno(), False)
     seen: list[str] = []
+    with background(python27, server, "event") as listening:
+        assert listening.stdout is not None
+        os.set_blocking(listening.stdout.fileno(), False)
 
-    def told() -> bool:
-        # The CLI does not say when it is connected: something happens until it hears of it.
-        cli("service", "create", "tutum/hello-world", "-n", f"event-{len(seen)}-{os.urandom(3).hex()}")
-        seen.append((listening.stdout.read() if listening.stdout else "") or "")
-        return "service" in "".join(seen)
+        def told() -> bool:
+            # The CLI does not say when it is connected: something happens until it hears of it.
+            cli("service", "create", "tutum/hello-world", "-n", f"event-{os.urandom(3).hex()}")
+            seen.append((listening.stdout.read() if listening.stdout else "") or "")
+            return "service" in "".join(seen)
 
-    until(told, "an event")
-    listening.send_signal(signal.SIGINT)
-    listening.communicate(timeout=60)
+        until(told, "an event")
+        listening.send_signal(signal.SIGKILL)
 
 
 def test_exec(cli: Tutum, python27: Python27, server: Server) -> None:

@@ -422,8 +422,8 @@ class ControlPlane:
 
     def logs(
         self, kind: str, uuid: str, tail: int | None = 300, follow: bool = True
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Frames of a service, container or action.
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Frames of a service, container or action, many at a time.
 
         Raises:
             NotFound: there is none.

@@ -17,7 +17,9 @@ import resource
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 HEAD_BYTES = 64 * 1024
 #: How long a client may take to read what is left once the server is done with its connection.
@@ -133,10 +135,32 @@ class LimitedHttp(HttpToolsProtocol):
         log.info("connection refused", extra={"status": status, "error": error})
 
 
+#: An extension of ASGI: `websocket.send` may have `texts`, a list of messages that are written at once.
+TOGETHER = "tutum.texts"
+
+
 class LimitedWebSocket(WebSocketsSansIOProtocol):
     """A websocket that reads nothing while its peer reads nothing, and is cut when the peer never takes the
-    rest.
+    rest. It can send many messages at once (TOGETHER).
     """
+
+    async def run_asgi(self) -> None:
+        self.scope.setdefault("extensions", {})[TOGETHER] = {}
+        await super().run_asgi()
+
+    async def send(self, message: Any) -> None:
+        texts = message.get("texts")
+        if texts is None:
+            await super().send(message)
+            return
+        # The first one finds out whether there is still somebody.
+        await super().send({"type": "websocket.send", "text": texts[0]})
+        try:
+            for text in texts[1:]:
+                self.conn.send_text(text.encode())
+        except InvalidState:
+            raise ClientDisconnected from None
+        self.transport.write(b"".join(self.conn.data_to_send()))
 
     def pause_writing(self) -> None:
         # Older releases of uvicorn have this flag and never clear it: they would buffer without end.

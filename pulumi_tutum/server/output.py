@@ -1,19 +1,28 @@
-"""Logs as the stream's frames: of a container, of all containers of a service, of an action."""
+"""Logs as the stream's frames: of a container, of all containers of a service, of an action.
+
+Frames come in lists: with many lines, a step of an iterator costs more than what it carries.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import bisect
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ..errors import BackendError
 from ..lifecycle import TERMINATED
+from .backends import LogLine
 from .core import Core
 from .model import Action, Container
 
 Frame = dict[str, Any]
-#: Lines that wait for a slow reader, per reader; then the containers' streams are read no further.
-_WAITING = 1000
+#: Batches that wait for a slow reader, per reader; then the containers' streams are read no further.
+_WAITING = 8
+#: What a container has written before is all there when its stream is silent for so many seconds, or comes to
+#: what it writes now.
+_SILENCE = 0.15
 
 
 class Output:
@@ -22,99 +31,132 @@ class Output:
     def __init__(self, core: Core) -> None:
         self.core = core
 
-    async def of_container(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[Frame]:
+    async def of_container(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[list[Frame]]:
         container = self.core.container(uuid)
-        async for frame in self._lines(container, tail, follow):
-            frame.pop("source")
-            frame.pop("_at")
-            yield frame
+        if container.spec is not None:
+            source = self.core.backend.logs(uuid, tail=tail, follow=follow)
+            with contextlib.suppress(BackendError):
+                async with contextlib.aclosing(source):
+                    async for lines in source:
+                        yield [_frame(line) for line in lines]
 
-    async def _lines(self, c: Container, tail: int | None, follow: bool) -> AsyncIterator[Frame]:
-        if c.spec is None:
-            return
-        try:
-            async for line in self.core.backend.logs(c.uuid, tail=tail, follow=follow):
-                yield {
-                    "type": "log",
-                    "source": c.name,
-                    "log": line.text,
-                    "streamType": line.stream,
-                    "timestamp": int(line.timestamp),
-                    "_at": line.timestamp,
-                }
-        except BackendError:
-            return
-
-    async def of_service(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[Frame]:
+    async def of_service(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[list[Frame]]:
         """The last `tail` lines of all containers together, in order of time; then, with `follow`, what they
         write, those that come later included, until the service is terminated."""
-        service = self.core.service(uuid)
-        first = self.core.records.containers_of(service.uuid)
-        if not follow:
-            lines = [frame for c in first async for frame in self._lines(c, tail, False)]
-            for frame in _last(lines, tail):
-                yield frame
-            return
-        queue: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=_WAITING)
-        news = self.core.hub.subscribe()
-        readers: dict[str, asyncio.Task[None]] = {}
-        watcher: asyncio.Task[None] | None = None
-
-        async def read(c: Container, tail: int | None) -> None:
-            async for frame in self._lines(c, tail, True):
-                await queue.put(frame)
-
-        async def watch() -> None:
-            while service.state != TERMINATED and (event := await news.get()) is not None:
-                if event["type"] == "container" and event["parents"][0].endswith(f"/{service.uuid}/"):
-                    begin(None)
-                if service.state == TERMINATED:
-                    break
-            await asyncio.gather(*readers.values(), return_exceptions=True)
-            await queue.put(None)
-
-        def begin(tail: int | None) -> None:
-            for c in self.core.records.containers_of(service.uuid):
-                if c.uuid not in readers and c.spec is not None and c.status:
-                    readers[c.uuid] = asyncio.get_running_loop().create_task(read(c, tail))
-
+        merged = _Merged(self.core, self.core.service(uuid).uuid, tail, follow)
         try:
-            old = [frame for c in first async for frame in self._lines(c, tail, False)]
-            for frame in _last(old, tail):
-                yield frame
-            # Lines that were written between the two readings would be lost: begin() reads on from the tail's
-            # end.
-            begin(0)
-            watcher = asyncio.get_running_loop().create_task(watch())
-            while (line := await queue.get()) is not None:
-                line.pop("_at", None)
-                yield line
+            async for batch in merged.batches():
+                yield batch
         finally:
-            self.core.hub.unsubscribe(news)
-            for task in (*readers.values(), *((watcher,) if watcher else ())):
-                task.cancel()
+            merged.close()
 
-    async def of_action(self, action: Action, follow: bool) -> AsyncIterator[Frame]:
+    async def of_action(self, action: Action, follow: bool) -> AsyncIterator[list[Frame]]:
         """What an action did: a line at its begin, one at its end."""
         news = self.core.hub.subscribe() if follow else None
         try:
-            yield {
-                "type": "log",
-                "log": f"{action.action}: {action.object}\n",
-                "timestamp": int(action.start),
-            }
+            text = f"{action.action}: {action.object}\n"
+            yield [{"type": "log", "log": text, "timestamp": int(action.start)}]
             while news is not None and action.end is None:
                 if await news.get() is None:
                     return
             if action.end is not None:
                 reason = f": {action.error}" if action.error else ""
-                yield {"type": "log", "log": f"{action.state}{reason}\n", "timestamp": int(action.end)}
+                text = f"{action.state}{reason}\n"
+                yield [{"type": "log", "log": text, "timestamp": int(action.end)}]
         finally:
             if news is not None:
                 self.core.hub.unsubscribe(news)
 
 
-def _last(lines: list[Frame], tail: int | None) -> list[Frame]:
-    lines.sort(key=lambda frame: frame["_at"])
-    kept = lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]
-    return [{k: v for k, v in frame.items() if k != "_at"} for frame in kept]
+class _Merged:
+    """The lines of all containers of a service."""
+
+    def __init__(self, core: Core, uuid: str, tail: int | None, follow: bool) -> None:
+        self._core, self._tail, self._follow = core, tail, follow
+        self._service = core.service(uuid)
+        self._began = core.clock.time()
+        #: (container's name, its next lines; none: that was all).
+        self._queue: asyncio.Queue[tuple[str, Sequence[LogLine]] | None] = asyncio.Queue(_WAITING)
+        self._readers: dict[str, asyncio.Task[None]] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._news = core.hub.subscribe() if follow else None
+
+    def close(self) -> None:
+        if self._news is not None:
+            self._core.hub.unsubscribe(self._news)
+        for task in (*self._readers.values(), *((self._watcher,) if self._watcher else ())):
+            task.cancel()
+
+    async def batches(self) -> AsyncIterator[list[Frame]]:
+        behind = self._begin(self._tail)
+        if self._tail == 0:
+            behind.clear()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        old: list[tuple[float, str, LogLine]] = []
+        ended = False
+        while behind:
+            try:
+                item = await asyncio.wait_for(self._queue.get(), _SILENCE if self._follow else None)
+            except asyncio.TimeoutError:
+                break
+            if item is None:
+                ended = True
+                break
+            name, lines = item
+            old += [(line.timestamp, name, line) for line in lines]
+            if not lines or (self._follow and lines[-1].timestamp > self._began):
+                behind.discard(name)
+            if self._tail is not None and len(old) > 2 * self._tail + 1000:
+                self._cut(old)
+        self._cut(old)
+        if old:
+            yield [_frame(line, name) for _, name, line in old]
+        while not ended and (item := await self._queue.get()) is not None:
+            if item[1]:
+                yield [_frame(line, item[0]) for line in item[1]]
+
+    def _cut(self, lines: list[tuple[float, str, LogLine]]) -> None:
+        """Bring them into the order of time, and keep of those that were there before the last ones."""
+        lines.sort(key=lambda line: line[0])
+        if self._tail is not None:
+            old = bisect.bisect_right(lines, self._began, key=lambda line: line[0])
+            del lines[: max(old - self._tail, 0)]
+
+    def _begin(self, tail: int | None) -> set[str]:
+        """Read the containers that are not read yet; their names."""
+        begun = set()
+        for c in self._core.records.containers_of(self._service.uuid):
+            if c.uuid not in self._readers and c.spec is not None and c.status:
+                read = self._read(c, tail)
+                self._readers[c.uuid] = asyncio.get_running_loop().create_task(read)
+                begun.add(c.name)
+        return begun
+
+    async def _read(self, c: Container, tail: int | None) -> None:
+        source = self._core.backend.logs(c.uuid, tail=tail, follow=self._follow)
+        with contextlib.suppress(BackendError):
+            async with contextlib.aclosing(source):
+                async for lines in source:
+                    await self._queue.put((c.name, lines))
+        await self._queue.put((c.name, ()))
+
+    async def _watch(self) -> None:
+        """Until nothing more can come."""
+        service, news = self._service, self._news
+        while news is not None and service.state != TERMINATED and (event := await news.get()) is not None:
+            if event["type"] == "container" and event["parents"][0].endswith(f"/{service.uuid}/"):
+                self._begin(None)
+        await asyncio.gather(*self._readers.values(), return_exceptions=True)
+        await self._queue.put(None)
+
+
+def _frame(line: LogLine, source: str | None = None) -> Frame:
+    frame: Frame = {
+        "log": line.text,
+        "streamType": line.stream,
+        "timestamp": int(line.timestamp),
+        "type": "log",
+    }
+    if source is not None:
+        frame["source"] = source
+    return frame

@@ -73,7 +73,8 @@ def _logs(kind: str) -> Handler:
     async def logs(call: Call) -> Answer:
         uuid = _identifier(call)
         call.control.detail(kind, uuid)
-        lines = [str(frame["log"]) async for frame in call.control.logs(kind, uuid, 300, False)]
+        batches = call.control.logs(kind, uuid, 300, False)
+        lines = [str(frame["log"]) async for frames in batches for frame in frames]
         return Answer({"logs": "".join(lines)})
 
     return logs

@@ -17,7 +17,7 @@ import contextlib
 import json
 import logging
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.routing import WebSocketRoute
@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..errors import ApiError, AuthError, BadRequest, TutumError
 from .http import Edge, Family, deny_handshake, query_pairs
+from .limits import TOGETHER
 
 log = logging.getLogger("pulumi_tutum.server")
 
@@ -33,7 +34,8 @@ _FALSE = frozenset({"false", "0", "no"})
 #: Close codes of RFC 6455.
 _NORMAL, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1008, 1011, 1013
 
-Frames = AsyncIterator[Mapping[str, Any]]
+#: Frames come in lists: with many of them, a step costs more than what it carries.
+Frames = AsyncIterator[Sequence[Mapping[str, Any]]]
 Query = Mapping[str, str]
 Opened = tuple[Frames, Callable[[str], Awaitable[None]] | None]
 Opener = Callable[[Edge, WebSocket, Query], Awaitable[Opened]]
@@ -57,7 +59,7 @@ async def _events(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
     return _filtered(edge.control.events(), wanted), None
 
 
-async def _filtered(events: Frames, wanted: Query) -> Frames:
+async def _filtered(events: AsyncIterator[Mapping[str, Any]], wanted: Query) -> Frames:
     async for event in events:
         if "type" in wanted and event.get("type") != wanted["type"]:
             continue
@@ -65,7 +67,7 @@ async def _filtered(events: Frames, wanted: Query) -> Frames:
             continue
         if "parent" in wanted and wanted["parent"] not in event.get("parents", ()):
             continue
-        yield event
+        yield [event]
 
 
 async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
@@ -80,7 +82,7 @@ async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
     async def output() -> Frames:
         try:
             async for stream, text in session.output():
-                yield {"type": "log", "output": text, "streamType": stream}
+                yield [{"type": "log", "output": text, "streamType": stream}]
         finally:
             await session.close()
 
@@ -168,10 +170,18 @@ async def _serve(
 
 
 async def _send(websocket: WebSocket, family: Family, frames: Frames, connected: asyncio.Event) -> None:
+    encode = json.JSONEncoder(sort_keys=True).encode
+    # As many as are there in one write, where the server below can do that (limits.py).
+    together = TOGETHER in websocket.scope.get("extensions", {})
     try:
-        async for frame in frames:
+        async for batch in frames:
             await connected.wait()
-            await websocket.send_text(json.dumps(family.outward(frame), sort_keys=True))
+            texts = [encode(family.outward(frame)) for frame in batch]
+            if together:
+                await websocket.send({"type": "websocket.send", "texts": texts})
+                continue
+            for text in texts:
+                await websocket.send_text(text)
     finally:
         close = getattr(frames, "aclose", None)
         if close is not None:

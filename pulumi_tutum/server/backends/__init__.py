@@ -23,9 +23,9 @@ host paths, on the same node."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...errors import BackendError, Problem
 
@@ -158,8 +158,7 @@ class ImageInfo:
     working_dir: str = ""
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One line. `text` ends with a newline unless the container ended in the middle of it."""
 
     stream: str  # stdout, stderr
@@ -261,8 +260,11 @@ class Backend(Protocol):
         """Change the host names that a running container sees, where that is possible without a restart."""
         ...
 
-    def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
-        """The last `tail` lines (None: all), then, with `follow`, new ones until the container is gone."""
+    def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncGenerator[Sequence[LogLine], None]:
+        """The last `tail` lines (None: all), then, with `follow`, new ones until the container is gone.
+
+        Many at a time, since each step costs more than a line. Nothing is read ahead of a slow reader.
+        """
         ...
 
     async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession: ...

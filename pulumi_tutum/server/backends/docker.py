@@ -22,7 +22,15 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -58,6 +66,7 @@ from .engine import (
     command_of,
     labels,
     plain,
+    seconds,
     short_id,
     unfit,
 )
@@ -830,20 +839,22 @@ class DockerBackend:
 
     # -- logs and commands
 
-    async def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+    async def logs(
+        self, uuid: str, *, tail: int | None, follow: bool
+    ) -> AsyncGenerator[Sequence[LogLine], None]:
         container = self._containers.get(uuid)
         if container is None or container.engine is None:
             return
-        since, last = "", 0.0
+        position = ""
         while True:
-            news = container.news
             path = f"/containers/{container.id}/logs"
             try:
-                async for batch in container.engine.logs(path, tail=tail, follow=follow, since=since):
-                    for line in batch:
-                        if line.timestamp > last or not since:
-                            yield line
-                    last = max(last, batch[-1].timestamp)
+                limit = None if position else tail
+                source = container.engine.logs(path, tail=limit, follow=follow, after=position)
+                async with contextlib.aclosing(source):
+                    async for lines, reached in source:
+                        position = reached
+                        yield lines
             except docker.errors.NotFound:
                 return
             except BackendError as error:
@@ -852,16 +863,13 @@ class DockerBackend:
             if not follow:
                 return
             # The stream ends with each run of the container, and with the engine.
-            while container.seen.status != GONE and not self._may_write(container):
+            while not self._may_write(container):
+                if container.seen.status == GONE:
+                    return
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(news.wait(), 1.0)
-                news = container.news
-            if container.seen.status == GONE:
-                return
-            if last:
-                tail, since = None, f"{last:.9f}"
-            elif since == "":
-                tail = tail if tail is None else max(tail, 0)
+                    await asyncio.wait_for(container.news.wait(), 1.0)
+            # Ended while it seems to run: its end is about to be seen.
+            await asyncio.sleep(0.05)
 
     @staticmethod
     def _may_write(container: _Container) -> bool:
@@ -949,7 +957,5 @@ def _inspect(client: Any, identity: str) -> dict[str, Any]:
 
 
 def _nanoseconds(stamp: str) -> int:
-    from .engine import _seconds
-
-    seconds, _, fraction = _seconds(stamp).partition(".")
-    return int(seconds) * _SECOND + int(fraction or 0) if seconds else 0
+    whole, _, fraction = seconds(stamp).partition(".")
+    return int(whole) * _SECOND + int(fraction or 0) if whole else 0

@@ -14,6 +14,7 @@ import asyncio
 import codecs
 import contextlib
 import hashlib
+import http.client
 import json
 import logging
 import os
@@ -22,17 +23,27 @@ import queue
 import re
 import shlex
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
 import threading
 import time
 from calendar import timegm
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import docker
 import requests
@@ -179,20 +190,38 @@ def addresses(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     return found
 
 
-def _tls(environ: Mapping[str, str]) -> docker.tls.TLSConfig | None:
-    """What Docker's own variables say about TLS."""
-    folder, verify = environ.get("DOCKER_CERT_PATH", ""), environ.get("DOCKER_TLS_VERIFY", "")
-    if not folder and not verify:
-        return None
-    at = Path(folder) if folder else Path.home() / ".docker"
-    try:
-        return docker.tls.TLSConfig(
-            client_cert=(str(at / "cert.pem"), str(at / "key.pem")),
-            ca_cert=str(at / "ca.pem"),
-            verify=bool(verify),
-        )
-    except docker.errors.TLSParameterError as error:
-        raise ConfigError(f"DOCKER_CERT_PATH: {str(error).splitlines()[0]}") from None
+@dataclass(frozen=True)
+class Certificates:
+    """What Docker's own variables say about TLS: a folder with ca.pem, cert.pem and key.pem."""
+
+    folder: Path
+    verify: bool
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str]) -> Certificates | None:
+        folder, verify = environ.get("DOCKER_CERT_PATH", ""), environ.get("DOCKER_TLS_VERIFY", "")
+        if not folder and not verify:
+            return None
+        return cls(Path(folder) if folder else Path.home() / ".docker", bool(verify))
+
+    def for_docker_py(self) -> docker.tls.TLSConfig:
+        pair = (str(self.folder / "cert.pem"), str(self.folder / "key.pem"))
+        return docker.tls.TLSConfig(client_cert=pair, ca_cert=str(self.folder / "ca.pem"), verify=self.verify)
+
+    def context(self) -> ssl.SSLContext:
+        """The same for connections of our own.
+
+        Raises:
+            ConfigError: a file is missing or is none of the kind.
+        """
+        try:
+            context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+            context.load_cert_chain(self.folder / "cert.pem", self.folder / "key.pem")
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"DOCKER_CERT_PATH {self.folder}: {error.strerror or error}") from None
+        if not self.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
 
 # -- threads -------------------------------------------------------------------------------------------------
@@ -366,7 +395,9 @@ class Engine:
         #: Why it is down, for the log.
         self.trouble = ""
         self._pull = pull
-        self._tls = _tls(environ) if address.url.startswith("tcp:") else None
+        self._url = address.url
+        self._certificates = Certificates.find(environ) if address.url.startswith("tcp:") else None
+        self._context = self._certificates.context() if self._certificates else None
         self._client: docker.APIClient | None = None
         self._workers = Workers(f"engine {address.name}", _THREADS)
         self._slow = Workers(f"engine {address.name} slow", _SLOW_THREADS)
@@ -405,7 +436,7 @@ class Engine:
                 stream = None
                 try:
                     await self._workers.run(self._connect)
-                    stream = _Events(self.client, self.facts.time, filters, on_event, self._lost.set)
+                    stream = _Events(self, filters, on_event, self._lost.set)
                     self._lost.clear()
                     await self._workers.run(stream.start)
                     self.up, self.trouble, pause = True, "", _RECONNECT_FIRST
@@ -455,16 +486,14 @@ class Engine:
             self._tunnel.close()
 
     def _connect(self) -> None:
-        url = self.address.url
         if self._tunnel is not None:
-            url = self._tunnel.open()
-        self._probe(url)
+            self._url = self._tunnel.open()
+        self._probe(self._url)
         old, self._client = self._client, None
         if old is not None:
             old.close()
-        client = docker.APIClient(
-            url, version="auto", timeout=_CALL_SECONDS, tls=self._tls or False, max_pool_size=32
-        )
+        tls = self._certificates.for_docker_py() if self._certificates else False
+        client = docker.APIClient(self._url, version="auto", timeout=_CALL_SECONDS, tls=tls, max_pool_size=32)
         info = client.info()
         root = info.get("DockerRootDir", "")
         self.facts = Facts(
@@ -598,38 +627,46 @@ class Engine:
 
     # -- streams
 
+    def stream(self, path: str, parameters: Mapping[str, Any]) -> _Connection:
+        """A GET whose answer goes on; blocks until it begins.
+
+        Raises:
+            docker.errors.NotFound: there is no such thing.
+        """
+        # The engine answers HTTP/1.0 without chunks, so that many lines can be read at once.
+        request = (
+            f"GET /v{self.client.api_version}{path}?{urlencode(parameters)} HTTP/1.0\r\nHost: docker\r\n\r\n"
+        )
+        return _Connection(self._url, self._context, request.encode())
+
     async def logs(
-        self, path: str, *, tail: int | None, follow: bool, since: str = ""
-    ) -> AsyncIterator[list[LogLine]]:
-        """Lines of `/containers/<id>/logs` or `/services/<id>/logs`, in batches, as fast as they are taken.
+        self, path: str, *, tail: int | None, follow: bool, after: str = ""
+    ) -> AsyncGenerator[tuple[list[LogLine], str], None]:
+        """Lines of `/containers/<id>/logs` or `/services/<id>/logs`, as fast as they are taken.
 
         Args:
-            since: only what is newer, `seconds.nanoseconds`.
+            after: a position: only what comes after it.
+
+        Yields:
+            lines, and the position after them.
 
         Raises:
             docker.errors.NotFound: there is no such thing.
         """
         parameters: dict[str, Any] = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         parameters["tail"] = "all" if tail is None else str(tail)
-        if since:
-            parameters["since"] = since
-
-        def begin(client: Any) -> Any:
-            response = client._get(client._url(path), params=parameters, stream=True, timeout=None)
-            client._raise_for_status(response)
-            return response
-
-        response = await self.call(begin)
-        connection = _Connection(response)
-        pipe: Pipe[list[LogLine]] = Pipe(_BATCHES)
+        if after:
+            parameters["since"] = seconds(after)
+        connection = await self.call(lambda _: self.stream(path, parameters))
+        pipe: Pipe[tuple[list[LogLine], str]] = Pipe(_BATCHES)
 
         def read() -> None:
             try:
-                for batch in log_batches(iter(connection.read_chunk, b"")):
+                for batch in log_batches(iter(connection.read, b""), after):
                     if not pipe.put(batch):
                         break
             except Exception:
-                # The connection ended: by the reader's wish, or with the engine, which others notice.
+                # The connection ended with the engine, which others notice.
                 log.debug("a log stream broke off", exc_info=True)
             connection.close()
             pipe.end()
@@ -649,23 +686,21 @@ class Engine:
             BackendError: it does not run, or the command cannot be begun.
         """
 
-        def begin(client: Any) -> tuple[str, Any]:
-            made = client.exec_create(container, list(command), stdin=True)
-            response = client._post_json(
-                client._url("/exec/{0}/start", made["Id"]),
-                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
-                data={"Tty": False, "Detach": False},
-                stream=True,
-                timeout=None,
+        def begin(client: Any) -> tuple[str, _Connection]:
+            identity = client.exec_create(container, list(command), stdin=True)["Id"]
+            body = b'{"Tty": false, "Detach": false}'
+            head = (
+                f"POST /v{client.api_version}/exec/{identity}/start HTTP/1.1\r\nHost: docker\r\n"
+                "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
             )
-            client._raise_for_status(response)
-            return made["Id"], response
+            return identity, _Connection(self._url, self._context, head.encode() + body)
 
         try:
-            identity, response = await self.call(begin)
+            identity, connection = await self.call(begin)
         except docker.errors.NotFound:
             raise BackendError("the container is gone") from None
-        return Exec(self, identity, _Connection(response))
+        return Exec(self, identity, connection)
 
 
 def _disk_gb(folder: str) -> int:
@@ -757,25 +792,54 @@ class _Tunnel:
 
 
 class _Connection:
-    """The connection below a response of docker-py that goes on: read by one thread, cut by another."""
+    """A connection of its own for an answer that goes on: read by one thread, cut by another.
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._body = response.raw._fp  # http.client's response: it knows chunks
-        self._file = self._body.fp
-        raw = self._file.raw
-        self._socket: socket.socket = getattr(raw, "_sock", None) or raw
+    docker-py is too slow for logs (its answers come in chunks, one to a line), and does not say how to end
+    one."""
+
+    def __init__(self, url: str, tls: ssl.SSLContext | None, request: bytes) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            self._socket = socket.socket(socket.AF_UNIX)
+        else:
+            at = (parts.hostname or "", parts.port or 2375)
+            self._socket = socket.create_connection(at, timeout=_CALL_SECONDS)
         self._lock = threading.Lock()
         self._closed = False
+        try:
+            self._socket.settimeout(_CALL_SECONDS)
+            if parts.scheme == "unix":
+                self._socket.connect(parts.path)
+            elif tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=parts.hostname)
+            self._socket.sendall(request)
+            self._response = http.client.HTTPResponse(self._socket)
+            self._response.begin()
+            self._file = self._response.fp
+            if self._response.status >= 400:
+                raise self._error()
+            self._socket.settimeout(None)
+        except BaseException:
+            self.close()
+            raise
 
-    def read_chunk(self) -> bytes:
-        """What there is of the body; b"" at its end."""
-        return self._body.read1(_READ)  # type: ignore[no-any-return]
+    def _error(self) -> Exception:
+        text = self._response.read().decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = json.loads(text)["message"]
+        kind = docker.errors.NotFound if self._response.status == 404 else docker.errors.APIError
+        return kind(text, explanation=text)
 
-    def read_raw(self) -> bytes:
-        """What there is after an upgrade. The file, not the socket: it may hold what came with the
-        headers."""
-        return self._file.read1(_READ)  # type: ignore[no-any-return]
+    def read(self) -> bytes:
+        """What there is; b"" at the end. The file, not the socket: it may hold what came with the headers."""
+        try:
+            return self._file.read1(_READ)
+        except (OSError, ValueError):
+            if self._closed or self._cut:
+                return b""
+            raise
+
+    _cut = False
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -787,6 +851,7 @@ class _Connection:
         """Wakes the thread that reads; it closes then. Closing here could hit another socket of the same
         number."""
         with self._lock:
+            self._cut = True
             if not self._closed:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
@@ -794,7 +859,10 @@ class _Connection:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._response.close()
+            with contextlib.suppress(OSError):
+                if hasattr(self, "_response"):
+                    self._response.close()
+                self._socket.close()
 
 
 class _Events:
@@ -802,35 +870,30 @@ class _Events:
 
     def __init__(
         self,
-        client: Any,
-        since: str,
+        engine: Engine,
         filters: Mapping[str, Sequence[str]],
         on_event: Callable[[dict[str, Any]], None],
         on_end: Callable[[], None],
     ) -> None:
-        self._client = client
-        # The engine answers before it begins to listen; what happens in between would be missed without
-        # `since`.
-        self._since = _seconds(since)
-        self._filters = {name: list(values) for name, values in filters.items()}
+        self._engine = engine
+        self._parameters = {"filters": json.dumps({name: list(values) for name, values in filters.items()})}
+        # The engine answers before it begins to listen; what happens in between would be missed otherwise.
+        if since := seconds(engine.facts.time):
+            self._parameters["since"] = since
         self._on_event, self._on_end = on_event, on_end
         self._loop = asyncio.get_running_loop()
         self._connection: _Connection | None = None
         self._closed = False
 
     def start(self) -> None:
-        client = self._client
-        parameters = {"filters": json.dumps(self._filters)} | ({"since": self._since} if self._since else {})
-        response = client._get(client._url("/events"), params=parameters, stream=True, timeout=None)
-        client._raise_for_status(response)
-        self._connection = _Connection(response)
-        threading.Thread(target=self._read, args=(self._connection,), name="events", daemon=True).start()
+        connection = self._connection = self._engine.stream("/events", self._parameters)
+        threading.Thread(target=self._read, args=(connection,), name="events", daemon=True).start()
 
     def _read(self, connection: _Connection) -> None:
         decode = json.JSONDecoder().raw_decode
         text, utf8 = "", codecs.getincrementaldecoder("utf-8")("replace")
         try:
-            while data := connection.read_chunk():
+            while data := connection.read():
                 text += utf8.decode(data)
                 events = []
                 while text := text.lstrip():
@@ -865,53 +928,58 @@ class _Events:
 
 # -- log frames ----------------------------------------------------------------------------------------------
 
-_STREAMS = {0: "stdout", 1: "stdout", 2: "stderr"}
 _ERROR = 3
 _HEAD = struct.Struct(">BxxxL")
 
 
-def log_batches(chunks: Iterator[bytes]) -> Iterator[list[LogLine]]:
-    """Lines out of the engine's log frames: one list for each chunk that ends a line.
+def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list[LogLine], str]]:
+    """Lines out of the engine's log frames: one list for each chunk that ends a line, and the position after
+    it.
 
     A line longer than 16 KB comes in several frames, each with the time of the first; they are joined.
+
+    Args:
+        after: a position; lines up to there are left out. Positions are times as the engine writes them,
+            which
+            all have the same length.
     """
     buffer = b""
-    seconds = _Seconds()
+    time_of = _Seconds().of
+    unpack = _HEAD.unpack_from
     #: stream -> the time and the pieces of a line that has not ended, and their length.
     open_lines: dict[str, tuple[float, list[str], int]] = {}
+    stamp = after
     for chunk in chunks:
         buffer = buffer + chunk if buffer else chunk
         lines: list[LogLine] = []
         at, size = 0, len(buffer)
         while at + 8 <= size:
-            kind, length = _HEAD.unpack_from(buffer, at)
+            kind, length = unpack(buffer, at)
             end = at + 8 + length
             if end > size:
                 break
-            stamp, _, text = buffer[at + 8 : end].decode("utf-8", "replace").partition(" ")
+            when, _, text = buffer[at + 8 : end].decode("utf-8", "replace").partition(" ")
             at = end
-            if kind == _ERROR:
-                # A swarm manager could not have the lines of some node, and says so among them.
-                log.debug("incomplete logs: %s", stamp + text)
+            if after and when <= after:
                 continue
-            stream = _STREAMS.get(kind, "stderr")
-            begun = open_lines.pop(stream, None)
-            if text.endswith("\n") and begun is None:
-                lines.append(LogLine(stream, seconds.of(stamp), text))
+            stamp = when
+            stream = "stdout" if kind == 1 else "stderr"
+            if text.endswith("\n") and stream not in open_lines:
+                lines.append(LogLine(stream, time_of(when), text))
                 continue
-            when, pieces, total = begun or (seconds.of(stamp), [], 0)
+            begun, pieces, total = open_lines.pop(stream, (time_of(when), [], 0))
             pieces.append(text)
             total += len(text)
             if text.endswith("\n") or total >= _LONGEST_LINE:
-                lines.append(LogLine(stream, when, "".join(pieces)))
+                lines.append(LogLine(stream, begun, "".join(pieces)))
             else:
-                open_lines[stream] = (when, pieces, total)
+                open_lines[stream] = (begun, pieces, total)
         buffer = buffer[at:]
         if lines:
-            yield lines
+            yield lines, stamp
     rest = [LogLine(stream, when, "".join(pieces)) for stream, (when, pieces, _) in open_lines.items()]
     if rest:
-        yield rest
+        yield rest, stamp
 
 
 class _Seconds:
@@ -935,7 +1003,7 @@ class _Seconds:
             return self._value
 
 
-def _seconds(stamp: str) -> str:
+def seconds(stamp: str) -> str:
     """An engine's time as its parameters want it: `seconds.nanoseconds`; "" when there is none."""
     match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|[+-]\d\d:\d\d)?$", stamp)
     if match is None:
@@ -967,13 +1035,13 @@ class Exec:
         decoders = {s: codecs.getincrementaldecoder("utf-8")("replace") for s in ("stdout", "stderr")}
         buffer = b""
         try:
-            while data := self._connection.read_raw():
+            while data := self._connection.read():
                 buffer += data
                 while len(buffer) >= 8:
                     kind, length = _HEAD.unpack_from(buffer)
                     if len(buffer) < 8 + length:
                         break
-                    stream = _STREAMS.get(kind, "stderr")
+                    stream = "stdout" if kind == 1 else "stderr"
                     text = decoders[stream].decode(buffer[8 : 8 + length])
                     buffer = buffer[8 + length :]
                     if text and not self._pipe.put((stream, text)):

@@ -36,7 +36,7 @@ import dataclasses
 import re
 import shlex
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...errors import BackendError, Problem
@@ -453,7 +453,9 @@ class SimulatedBackend:
         for event in container.news or ():
             event.set()
 
-    async def logs(self, uuid: str, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+    async def logs(
+        self, uuid: str, *, tail: int | None, follow: bool
+    ) -> AsyncGenerator[Sequence[LogLine], None]:
         container = self._containers.get(uuid)
         if container is None:
             return
@@ -467,13 +469,12 @@ class SimulatedBackend:
                 container.news = set()
             container.news.add(news)
         try:
-            for line in lines:
-                yield line
+            if lines:
+                yield lines
             while follow:
-                fresh = container.finished - position
-                for line in list(container.lines or ())[-fresh:] if fresh else ():
-                    position += 1
-                    yield line
+                fresh, position = container.finished - position, container.finished
+                if fresh:
+                    yield list(container.lines or ())[-fresh:]
                 if container.seen.status == GONE:
                     return
                 if position == container.finished:

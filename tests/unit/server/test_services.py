@@ -511,22 +511,21 @@ def test_logs_and_exec() -> None:
             uuid = await plane.up(
                 name="web", target_num_containers=2, container_envvars={"SIMULATE_LOG_LINES": "3"}
             )
-            frames = [f async for f in plane.control.logs("service", uuid, 300, False)]
+            frames = [f async for fs in plane.control.logs("service", uuid, 300, False) for f in fs]
             assert {f["source"] for f in frames} == {"web-1", "web-2"}
             assert len(frames) == 8
             assert frames[0].keys() == {"type", "source", "log", "streamType", "timestamp"}
             assert all(isinstance(f["timestamp"], int) and f["log"].endswith("\n") for f in frames)
-            assert len([f async for f in plane.control.logs("service", uuid, 2, False)]) == 2
+            assert [len(fs) async for fs in plane.control.logs("service", uuid, 2, False)] == [2]
             (first, _) = plane.containers(uuid)
-            assert (
-                "source" not in [f async for f in plane.control.logs("container", first["uuid"], 1, False)][0]
-            )
+            (lines,) = [fs async for fs in plane.control.logs("container", first["uuid"], 1, False)]
+            assert "source" not in lines[0]
 
             followed: list[dict[str, Any]] = []
 
             async def follow() -> None:
-                async for frame in plane.control.logs("service", uuid, 0, True):
-                    followed.append(frame)
+                async for frames in plane.control.logs("service", uuid, 0, True):
+                    followed.extend(frames)
 
             follower = asyncio.create_task(follow())
             await plane.advance()
@@ -537,7 +536,7 @@ def test_logs_and_exec() -> None:
             await asyncio.wait_for(follower, 10)
 
             action = plane.control.listing("action", {"object": f"/api/v1/service/{uuid}/"})[-1]
-            lines = [f["log"] async for f in plane.control.logs("action", action["uuid"])]
+            lines = [f["log"] async for fs in plane.control.logs("action", action["uuid"]) for f in fs]
             assert lines == [f"Service Terminate: /api/v1/service/{uuid}/\n", "Success\n"]
 
             other = await plane.up(name="other")

@@ -1,0 +1,1507 @@
+"""Containers on the nodes of a Docker Swarm.
+
+Each container is a swarm service of one replica, bound to the node that the control plane chose: replicas of
+one swarm service would have no names of their own, no exit codes, and could not be stopped one by one. It
+carries labels (engine.py), which join what the swarm has with what the control plane remembers.
+
+  created    no replica yet
+  started    one replica; each start counts up `ForceUpdate`, so that its tasks can be told from earlier ones
+  stopped    a constraint that no node meets. With no replica the swarm would forget the task, and with it
+             exit code and logs. What a stopped container has outside of volumes is gone all the same
+
+Ports are published in host mode, names are resolved by dnsrr: neither needs the kernel's IPVS. Names: see
+overlays.py.
+
+A manager is asked for all tasks at once, often while something is on its way, else every few seconds. Other
+engines need not be known (`--node NAME=URL`), but only through a node's own engine can commands be run in its
+containers and volumes be removed from it; elsewhere a short task empties them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import ipaddress
+import json
+import logging
+import re
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import docker
+
+from ...errors import BackendError, ConfigError, Problem
+from ..model import uuid_for
+from . import (
+    CREATED,
+    EXITED,
+    GONE,
+    RESTARTING,
+    RUNNING,
+    BackendNode,
+    ContainerSpec,
+    ExecSession,
+    ImageInfo,
+    LinkSpec,
+    LogLine,
+    Observed,
+    PortTaken,
+    Watcher,
+)
+from .engine import (
+    CONTAINER,
+    REVISION,
+    SERVER,
+    SERVICE,
+    Address,
+    Engine,
+    addresses,
+    command_of,
+    image_info,
+    labels,
+    plain,
+    short_id,
+    unfit,
+)
+from .health import HealthChecks, native_check, published_port_is_probed
+from .overlays import Ambiguous, Link, Place, place
+from .policy import Policy
+
+log = logging.getLogger("pulumi_tutum.server")
+
+T = TypeVar("T")
+
+#: A node's tags are labels that begin with this.
+TAG = "io.tutum.tag."
+#: Labels of services beside those of engine.py: the image's ID, the container's network and links, the volume
+#: that a task is to empty.
+IMAGE, NETWORK, LINKS, EMPTIES = "io.tutum.image", "io.tutum.network", "io.tutum.links", "io.tutum.empties"
+#: No node has this label.
+STOPPED = "node.labels.io.tutum.stopped==yes"
+
+#: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise.
+_BUSY, _IDLE_LEAST, _IDLE_MOST = 0.1, 1.0, 5.0
+_LEAST = 0.03
+#: Seconds between two looks at services, nodes and networks; events make it sooner.
+_RELIST = 10.0
+#: What keeps a task from being placed must last this long: a predecessor may just be going.
+_PATIENCE = 6.0
+#: A node's engine is asked so often whether it is done, with pauses of `_BUSY`.
+_REMOVAL_TRIES = 50
+#: Seconds that a network is kept when nobody is in it: others may come.
+_NETWORK_PAUSE = 3.0
+_SECOND = 1_000_000_000
+_EVENTS = {"type": ["service", "node", "container", "image"]}
+_IMAGE_EVENTS = frozenset({"tag", "load", "pull", "import"})
+_RESTART = {"OFF": "none", "ON_FAILURE": "on-failure", "ALWAYS": "any"}
+_FINAL = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
+
+
+@dataclass
+class _Container:
+    """A container as this backend knows it.
+
+    Attributes:
+        id: of its swarm service.
+        node: uuid of the node it is bound to.
+        run: how often it has been started.
+        stopped: nothing of it is to run.
+        tasks: of the swarm service, oldest first, as the swarm describes them.
+        failure: why its present run never came to run.
+        blocked, blocked_at: why its task is not placed on the node, and since when (the loop's clock).
+        calls: calls about it that are in progress.
+        news: set, and replaced, when something has changed.
+    """
+
+    uuid: str
+    seen: Observed
+    id: str = ""
+    node: str = ""
+    spec: ContainerSpec | None = None
+    place: Place | None = None
+    restart: str = "none"
+    memory: int = 0
+    run: int = 0
+    stopped: bool = True
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    failure: str = ""
+    blocked: str = ""
+    blocked_at: float = 0.0
+    calls: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A node of the swarm. `up` False: it is down, or drained."""
+
+    uuid: str
+    id: str
+    name: str
+    up: bool
+    described: BackendNode
+
+
+def open_backend(
+    *,
+    nodes: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    publish_address: str = "127.0.0.1",
+    pull: str = "missing",
+    stop_seconds: int = 10,
+    ephemeral: bool = False,
+) -> SwarmBackend:
+    """The backend as `serve` is told to set it up; see `SwarmBackend`.
+
+    Raises:
+        ConfigError: an option that cannot be.
+    """
+    if publish_address not in ("127.0.0.1", "0.0.0.0", "::"):
+        raise ConfigError(
+            "--publish-address: a swarm publishes ports at every address of a node; use --backend docker, "
+            "or a firewall"
+        )
+    found = addresses(nodes)
+    if any(address.tags for address in found):
+        raise ConfigError(
+            "--node: tags of a swarm's nodes are labels in the swarm; set them with `pulumi-tutum nodes`"
+        )
+    return SwarmBackend(
+        found, policy=Policy.parse(allow), pull=pull, stop_seconds=stop_seconds, ephemeral=ephemeral
+    )
+
+
+class SwarmBackend:
+    """See the module's docstring.
+
+    Args:
+        nodes: where engines are; at least one is a manager of the swarm.
+        policy: what services may ask of the nodes' machines.
+        pull: when images are pulled: `missing`, `always` or `never`.
+        stop_seconds: how long a container may take to end before it is killed.
+        ephemeral: nothing is remembered beyond this process, so everything goes when it closes.
+    """
+
+    name: ClassVar[str] = "swarm"
+    overlay: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        nodes: Sequence[Address],
+        *,
+        policy: Policy | None = None,
+        pull: str = "missing",
+        stop_seconds: int = 10,
+        ephemeral: bool = False,
+    ) -> None:
+        self._policy = policy or Policy()
+        self._pull = pull
+        self._stop_seconds = stop_seconds
+        self._ephemeral = ephemeral
+        self._engines = [Engine(address, pull=pull) for address in nodes]
+        self._nodes: dict[str, _Node] = {}
+        self._containers: dict[str, _Container] = {}
+        self._by_id: dict[str, _Container] = {}
+        self._leaving: set[str] = set()
+        self._emptying: dict[str, str] = {}
+        #: By number; those that nobody is in, and since when (the loop's clock).
+        self._networks: dict[int, str] = {}
+        self._idle_networks: dict[int, float] = {}
+        self._removed_networks: set[str] = set()
+        self._network_lock = asyncio.Lock()
+        self._joining: dict[int, int] = {}
+        self._images: dict[str, ImageInfo] = {}
+        self._announced: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stale = True
+        self._begun = self._done = 0
+        self._looked = asyncio.Event()
+        self._listed_at = 0.0
+        self._server_id = ""
+        self._ours: dict[str, str] = {}
+        self._known: dict[str, tuple[ContainerSpec, Observed]] = {}
+        self._all_tasks: list[dict[str, Any]] = []
+        self._creating: dict[str, asyncio.Task[Observed]] = {}
+        self._watcher: Watcher | None = None
+        self._health = HealthChecks(self._verdict_changed)
+
+    # -- life
+
+    async def open(
+        self, server_id: str, watcher: Watcher, known: Sequence[tuple[ContainerSpec, Observed]]
+    ) -> None:
+        self._server_id = server_id
+        self._ours = {"label": f"{SERVER}={server_id}"}
+        await asyncio.gather(*(self._open(engine) for engine in self._engines))
+        manager = self._manager()
+        if manager is None:
+            trouble = next((e.trouble for e in self._engines if not e.up), "") or (
+                f"{self._engines[0]} is not a swarm manager: make it one (docker swarm init)"
+            )
+            await self.close()
+            raise BackendError(f"{trouble}, or say where one is: --node URL")
+        # What is known helps to understand what is found; only what is found counts.
+        self._known = {spec.uuid: (spec, seen) for spec, seen in known}
+        await self._list()
+        await self._look()
+        self._known = {}
+        self._watcher = watcher
+        self._spawn(self._follow())
+
+    async def _open(self, engine: Engine) -> None:
+        async def on_up() -> None:
+            self._look_again()
+
+        await engine.open(
+            filters=_EVENTS,
+            on_event=lambda event: self._on_event(engine, event),
+            on_up=on_up,
+            on_down=self._look_again,
+        )
+
+    async def close(self) -> None:
+        self._watcher = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._health.close()
+        if self._ephemeral and self._manager() is not None:
+            try:
+                await self._remove_all()
+            except (BackendError, docker.errors.NotFound) as error:
+                log.warning("cannot tidy up the swarm", extra={"error": str(error)})
+        await asyncio.gather(*(engine.close() for engine in self._engines))
+
+    async def _remove_all(self) -> None:
+        """The end of a server that remembers nothing."""
+        for entry in await self._ask(lambda client: client.services(filters=self._ours)):
+            await self._remove_service(entry["ID"])
+        for _ in range(300):
+            await self._look()
+            if not any(self._lives(t) for t in self._all_tasks):
+                break
+            await asyncio.sleep(_BUSY)
+        await self.sweep(tuple)
+        self._containers.clear()
+        for _ in range(50):
+            for number, identity in list(self._networks.items()):
+                await self._remove_network(number, identity)
+            if not self._networks:
+                break
+            await asyncio.sleep(0.2)
+
+    # -- engines
+
+    def _manager(self) -> Engine | None:
+        """An engine that answers for the swarm."""
+        return next((e for e in self._engines if e.up and e.facts.swarm.get("ControlAvailable")), None)
+
+    async def _ask(self, function: Callable[[Any], Any], *, slow: bool = False) -> Any:
+        """Carry out a function of docker-py's client at a manager."""
+        manager = self._manager()
+        if manager is None:
+            raise BackendError("no manager of the swarm can be reached", transient=True)
+        return await manager.call(function, slow=slow)
+
+    def _engine_of(self, node: str) -> Engine | None:
+        """The engine of a node (uuid), if it is known and answers."""
+        found = self._nodes.get(node)
+        if found is None:
+            return None
+        return next((e for e in self._engines if e.up and e.facts.swarm.get("NodeID") == found.id), None)
+
+    @property
+    def container_address(self) -> str:
+        """An address of this machine at which containers can reach it; "" when it is no node of the swarm."""
+        return next(
+            (str(e.facts.swarm.get("NodeAddr", "")) for e in self._engines if e.up and not e.address.host), ""
+        )
+
+    # -- what services may ask for
+
+    def refuse(self, definition: Mapping[str, Any]) -> list[Problem]:
+        problems = [*self._policy.refuse(definition), *unfit(definition)]
+        way_out = "is not supported by a swarm; use the docker backend, or"
+        if definition.get("privileged"):
+            problems.append(Problem("privileged", f"true {way_out} set it to false"))
+        if definition.get("pid") == "host":
+            problems.append(Problem("pid", f"host {way_out} set it to none"))
+        if definition.get("cpu_shares"):
+            value = definition["cpu_shares"]
+            problems.append(Problem("cpu_shares", f"{value} {way_out} leave it out"))
+        check = definition.get("healthcheck") or {}
+        if "http" in check and not published_port_is_probed(definition, check):
+            problems.append(Problem("healthcheck.http", "needs a published port in a swarm; or use command"))
+        return [*problems, *self._refuse_links(definition)]
+
+    def _refuse_links(self, definition: Mapping[str, Any]) -> list[Problem]:
+        """Names that running containers would have to be restarted for, or that are taken."""
+        problems: list[Problem] = []
+        links = [
+            (link["name"], link["to_service"].rstrip("/").rpartition("/")[2])
+            for link in definition.get("linked_to_service") or ()
+        ]
+        others = []
+        called: dict[str, str] = {}
+        for c in self._containers.values():
+            if c.place is None or c.spec is None:
+                continue
+            called[c.place.service] = c.spec.service_name
+            if c.spec.service_name != definition.get("name"):
+                others.append((c, c.place))
+        for index, (name, target) in enumerate(links):
+            where = f"linked_to_service[{index}].name"
+            held = [p.names for c, p in others if p.service == target and not c.stopped]
+            if held and not all(name.lower() in names for names in held):
+                fitting = sorted(frozenset.intersection(*held))
+                known = f" {' or '.join(fitting)}, or" if fitting else ""
+                problems.append(
+                    Problem(
+                        where,
+                        f"'{name}' is not a name that the running containers of '{called[target]}' were made "
+                        f"with, and a swarm can only give it to them by restarting them; use{known} stop "
+                        f"'{called[target]}' before and start it afterwards",
+                    )
+                )
+        if not problems:
+            try:
+                place("", names=(), niceties=(), links=links, others=[p for _, p in others])
+            except Ambiguous as error:
+                index = next(i for i, (name, _) in enumerate(links) if name == error.name)
+                problems.append(Problem(f"linked_to_service[{index}].name", self._ambiguous(error)))
+        return problems
+
+    def _ambiguous(self, error: Ambiguous) -> str:
+        names = {
+            c.place.service: c.spec.service_name for c in self._containers.values() if c.place and c.spec
+        }
+        others = " and ".join(sorted(f"'{names.get(other, other)}'" for other in error.others))
+        return (
+            f"'{error.name}' also means {others} in the swarm network of another link; "
+            "choose another name for this link, or run the services under different servers"
+        )
+
+    # -- nodes
+
+    async def nodes(self) -> list[BackendNode]:
+        return [node.described for node in self._nodes.values()]
+
+    async def set_node_tags(self, node: str, tags: Sequence[str]) -> None:
+        found = self._nodes.get(node)
+        if found is None:
+            raise BackendError("the node is not in the swarm any more")
+        wanted = {f"{TAG}{tag}": "1" for tag in tags}
+
+        def update(client: Any) -> None:
+            seen = client.inspect_node(found.id)
+            spec = seen["Spec"]
+            kept = {k: v for k, v in (spec.get("Labels") or {}).items() if not k.startswith(TAG)}
+            if {**kept, **wanted} != spec.get("Labels"):
+                client.update_node(found.id, seen["Version"]["Index"], {**spec, "Labels": {**kept, **wanted}})
+
+        await self._in_sequence(update)
+        self._look_again()
+
+    async def _in_sequence(self, update: Callable[[Any], Any]) -> Any:
+        """Read, change, write; again when somebody else wrote in between."""
+        for attempt in range(10):
+            try:
+                return await self._ask(update)
+            except BackendError as error:
+                if "out of sequence" not in str(error) or attempt == 9:
+                    raise
+                await asyncio.sleep(0.05 * (attempt + 1))
+
+    # -- looking
+
+    def _look_again(self) -> None:
+        """Soon, look at everything."""
+        self._stale = True
+        self._wake.set()
+
+    def _on_event(self, engine: Engine, event: Mapping[str, Any]) -> None:
+        kind, actor = event.get("Type"), event.get("Actor") or {}
+        if kind == "image":
+            if event.get("Action") in _IMAGE_EVENTS and engine is self._manager():
+                self._spawn(self._check_images())
+        elif kind == "container":
+            if (actor.get("Attributes") or {}).get(SERVER) == self._server_id:
+                self._wake.set()
+        elif kind == "node":
+            self._look_again()
+        elif actor.get("ID") in self._by_id:
+            self._stale = self._stale or event.get("Action") == "remove"
+            self._wake.set()
+
+    async def _follow(self) -> None:
+        """Look at the swarm for as long as this backend is open."""
+        loop = asyncio.get_running_loop()
+        while True:
+            pause, took = _BUSY, 0.0
+            self._wake.clear()
+            began = loop.time()
+            try:
+                if self._stale or began - self._listed_at > _RELIST:
+                    await self._list()
+                await self._look()
+                if not self._is_busy():
+                    pause = min(max(_IDLE_LEAST, 20 * (loop.time() - began)), _IDLE_MOST)
+                took = loop.time() - began
+            except (BackendError, docker.errors.NotFound) as error:
+                log.debug("cannot look at the swarm: %s", error)
+                self._stale = True
+                pause = 0.5
+            except Exception:
+                log.exception("looking at the swarm failed")
+                pause = _IDLE_MOST
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+            # However many ask for it, looking leaves time for other things.
+            await asyncio.sleep(max(_LEAST, took))
+
+    def _is_busy(self) -> bool:
+        if self._leaving or self._emptying or self._stale:
+            return True
+        return any(c.calls or c.seen.status == RESTARTING for c in self._containers.values())
+
+    async def _after_a_look(self) -> None:
+        """Return when a look that began after this call has ended."""
+        wanted = self._begun + 1
+        self._wake.set()
+        while self._done < wanted:
+            looked = self._looked
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(looked.wait(), 1.0)
+
+    async def _list(self) -> None:
+        """What the swarm has: nodes, our services, networks."""
+        self._stale = False
+        before = dict(self._containers)
+        nodes, services = await self._ask(
+            lambda client: (client.nodes(), client.services(filters=self._ours))
+        )
+        self._listed_at = asyncio.get_running_loop().time()
+        self._see_nodes(nodes)
+        found = set()
+        for entry in services:
+            made = entry["Spec"].get("Labels") or {}
+            if EMPTIES in made:
+                self._emptying[entry["ID"]] = made[EMPTIES]
+            elif (uuid := made.get(CONTAINER)) and entry["ID"] not in self._leaving:
+                found.add(uuid)
+                self._know(uuid, entry)
+        for uuid, container in before.items():
+            if uuid not in found and self._containers.get(uuid) is container and not container.calls:
+                self._gone(container, "it was removed from the swarm")
+        await self._list_networks()
+
+    def _know(self, uuid: str, entry: Mapping[str, Any]) -> None:
+        """A service of ours as the swarm describes it."""
+        container = self._containers.get(uuid)
+        if container is None:
+            spec, seen = self._known.get(uuid, (None, None))
+            if seen is None or not seen.status:
+                seen = Observed(uuid, CREATED)
+            container = self._containers[uuid] = _Container(uuid, seen, spec=spec)
+        elif container.calls:
+            return
+        self._identify(container, entry)
+
+    def _identify(self, container: _Container, entry: Mapping[str, Any]) -> None:
+        """Take over what a swarm service says about its container."""
+        spec = entry["Spec"]
+        made, task = spec.get("Labels") or {}, spec["TaskTemplate"]
+        constraints = (task.get("Placement") or {}).get("Constraints") or ()
+        container.id = entry["ID"]
+        self._by_id[entry["ID"]] = container
+        container.run = int(task.get("ForceUpdate") or 0)
+        container.stopped = STOPPED in constraints or not spec["Mode"]["Replicated"].get("Replicas")
+        container.restart = (task.get("RestartPolicy") or {}).get("Condition", "none")
+        container.memory = (
+            int(((task.get("Resources") or {}).get("Limits") or {}).get("MemoryBytes") or 0) >> 20
+        )
+        bound = next((c.rpartition("==")[2] for c in constraints if c.startswith("node.id==")), "")
+        container.node = self._node_uuid(bound) if bound else ""
+        home, links = int(made.get(NETWORK) or 0), json.loads(made.get(LINKS) or "[]")
+        ordinal = made.get("io.tutum.ordinal", "")
+        names: set[str] = set()
+        for network in task.get("Networks") or ():
+            for alias in network.get("Aliases") or ():
+                names.add(alias.removesuffix(f"-{ordinal}") if alias.endswith(f"-{ordinal}") else alias)
+        if made.get(NETWORK):
+            container.place = Place(
+                made.get(SERVICE, ""), home, frozenset(names), tuple(Link(n, s, k) for n, s, k in links)
+            )
+        container.seen = dataclasses.replace(
+            container.seen,
+            node=container.seen.node or container.node,
+            image_id=made.get(IMAGE, ""),
+            revision=made.get(REVISION, ""),
+            service_uuid=made.get(SERVICE, ""),
+        )
+
+    def _node_uuid(self, node: str) -> str:
+        """The uuid of a node of the swarm, by its ID there."""
+        return uuid_for(self._server_id, "node", node) if node else ""
+
+    def _see_nodes(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        seen: dict[str, _Node] = {}
+        names = [e["Description"].get("Hostname", "") for e in entries if e.get("Description")]
+        for entry in sorted(entries, key=lambda e: str(e["CreatedAt"])):
+            described, spec = entry.get("Description") or {}, entry["Spec"]
+            if not described:
+                continue  # it has never been there
+            name = described.get("Hostname", "")
+            if names.count(name) > 1:
+                name = f"{name}-{entry['ID'][:6]}"
+            uuid = self._node_uuid(entry["ID"])
+            up = entry["Status"].get("State") == "ready" and spec.get("Availability") != "drain"
+            resources = described.get("Resources") or {}
+            tags = sorted(k.removeprefix(TAG) for k in spec.get("Labels") or {} if k.startswith(TAG))
+            seen[uuid] = _Node(
+                uuid,
+                entry["ID"],
+                name,
+                up,
+                BackendNode(
+                    uuid,
+                    name,
+                    tuple(tags),
+                    up=up,
+                    address=_address_of(entry),
+                    docker_version=(described.get("Engine") or {}).get("EngineVersion", ""),
+                    cpu=max(int(resources.get("NanoCPUs") or 0) // _SECOND, 1),
+                    memory_mb=int(resources.get("MemoryBytes") or 0) >> 20,
+                ),
+            )
+        if seen != self._nodes:
+            self._nodes = seen
+            if self._watcher is not None:
+                self._watcher.nodes_changed()
+
+    async def _look(self) -> None:
+        """All tasks at once, and what follows from them for each container."""
+        self._begun += 1
+        number = self._begun
+        self._all_tasks = await self._ask(lambda client: client.tasks(filters=self._ours))
+        of: dict[str, list[dict[str, Any]]] = {}
+        for task in sorted(self._all_tasks, key=lambda t: str(t["CreatedAt"])):
+            of.setdefault(task["ServiceID"], []).append(task)
+        for service in list(self._emptying):
+            if any(t["Status"]["State"] in _FINAL for t in of.get(service, ())):
+                await self._remove_service(service)
+                del self._emptying[service]
+        for container in list(self._containers.values()):
+            if container.id:
+                self._consider(container, of.get(container.id, []))
+        self._done = number
+        self._looked.set()
+        self._looked = asyncio.Event()
+
+    def _lives(self, task: Mapping[str, Any]) -> bool:
+        """Whether something of a task may still be on its node."""
+        if task["Status"]["State"] in _FINAL or not task.get("NodeID"):
+            return False
+        node = self._nodes.get(self._node_uuid(task["NodeID"]))
+        return node is not None and node.up
+
+    def _consider(self, container: _Container, tasks: list[dict[str, Any]]) -> None:
+        """Bring what is known of a container up to its tasks."""
+        container.tasks = [t for t in tasks if STOPPED not in _constraints(t)]
+        before = (container.failure, container.blocked)
+        seen = self._derive(container)
+        check = container.spec.healthcheck if container.spec else None
+        if check and "http" in check:
+            self._probe(container, seen)
+            seen = dataclasses.replace(seen, healthy=self._health.verdict(container.uuid))
+        elif check and seen.status == RUNNING:
+            # Until it is healthy its task is still starting.
+            seen = dataclasses.replace(seen, healthy=True)
+        self._see(container, seen)
+        if (container.failure, container.blocked) != before or container.blocked:
+            self._stir(container)
+
+    def _derive(self, c: _Container) -> Observed:
+        """What a container's tasks mean."""
+        c.failure = ""
+        current = [t for t in c.tasks if _run(t) == c.run]
+        seen = dataclasses.replace(c.seen, restarts=max(len(current) - 1, 0))
+        if not current:
+            c.blocked = ""
+            if not c.tasks and not c.run:
+                return dataclasses.replace(seen, status=CREATED)
+            return seen if c.stopped or c.seen.status != GONE else dataclasses.replace(seen, status=CREATED)
+        task = current[-1]
+        status = task["Status"]
+        state, where = status["State"], self._node_uuid(task.get("NodeID", ""))
+        node = self._nodes.get(where or c.node)
+        seen = dataclasses.replace(
+            seen,
+            node=where or c.node,
+            backend_id=(status.get("ContainerStatus") or {}).get("ContainerID") or seen.backend_id,
+            address=_address_in(task, c.place.home if c.place else None) or seen.address,
+        )
+        self._block(c, status.get("Err", "") if state == "pending" else "")
+        if state not in _FINAL:
+            away = node is not None and not node.up
+            if state == "running" and not away:
+                return dataclasses.replace(seen, status=RUNNING, exit_code=None, reason="")
+            ran = state == "running" or any(_ended(t) is not None for t in current[:-1])
+            if away and (ran or len(current) > 1) and not c.stopped:
+                name = node.name if node else ""
+                return dataclasses.replace(seen, status=RESTARTING, reason=f"node {name} does not answer")
+            if ran:
+                code, reason = self._why(c, current[-2]) if len(current) > 1 else (None, "")
+                return dataclasses.replace(
+                    seen, status=RESTARTING, exit_code=code, reason=c.blocked or reason
+                )
+            if len(current) > 1:
+                c.failure = self._why(c, current[-2])[1]
+            return dataclasses.replace(seen, status=CREATED, reason=c.blocked)
+        if c.stopped:
+            # It may have been stopped between two runs.
+            task = next((t for t in reversed(current) if _ended(t) is not None), task)
+        code, reason = self._why(c, task)
+        again = not c.stopped and (
+            c.restart == "any" or (c.restart == "on-failure" and state in ("failed", "rejected"))
+        )
+        if all(_ended(t) is None for t in current) and not c.stopped:
+            c.failure = reason or "it could not be started"
+            return dataclasses.replace(seen, status=CREATED, reason=c.failure)
+        return dataclasses.replace(
+            seen, status=RESTARTING if again else EXITED, exit_code=code, reason=reason
+        )
+
+    @staticmethod
+    def _block(c: _Container, reason: str) -> None:
+        if reason and not c.blocked:
+            c.blocked_at = asyncio.get_running_loop().time()
+        c.blocked = plain(reason)
+
+    def _why(self, c: _Container, task: Mapping[str, Any]) -> tuple[int, str]:
+        """How a task ended: exit code, and what to say about it."""
+        status = task["Status"]
+        code = _ended(task)
+        text = plain(status.get("Err", "").removeprefix("starting container failed: "))
+        if re.fullmatch(r"task: non-zero exit \(-?\d+\)(: .*)?", text):
+            text = text.partition("): ")[2]
+        if text.startswith("No such image: ") and c.spec is not None:
+            node = self._nodes.get(self._node_uuid(task.get("NodeID", "")))
+            text = f"No such image: {c.spec.image} on node {node.name if node else ''}".strip()
+        if not text and code == 137 and c.memory and not c.stopped:
+            text = f"killed, probably out of memory (it may use {c.memory} MB)"
+        if not text and status["State"] == "orphaned":
+            text = "its node is gone"
+        return 137 if code in (None, -1) else code or 0, text
+
+    def _see(self, container: _Container, seen: Observed, tell: bool = False) -> None:
+        """Remember what was seen, and tell of it when it is news and nobody waits for it."""
+        changed = seen != container.seen
+        container.seen = seen
+        if changed:
+            self._stir(container)
+            if self._watcher is not None and (tell or not container.calls):
+                self._watcher.container_changed(seen)
+
+    @staticmethod
+    def _stir(container: _Container) -> None:
+        container.news.set()
+        container.news = asyncio.Event()
+
+    def _gone(self, container: _Container, reason: str) -> Observed:
+        if self._containers.get(container.uuid) is container:
+            del self._containers[container.uuid]
+        self._by_id.pop(container.id, None)
+        self._health.forget(container.uuid)
+        self._see(container, dataclasses.replace(container.seen, status=GONE, reason=reason))
+        return container.seen
+
+    def _probe(self, container: _Container, seen: Observed) -> None:
+        """Have a container's health asked for while it runs."""
+        spec, node = container.spec, self._nodes.get(seen.node)
+        if spec is None or spec.healthcheck is None or seen.status != RUNNING or node is None:
+            self._health.forget(container.uuid)
+            return
+        tcp = [p for p in spec.ports if p.protocol == "tcp"]
+        inner = spec.healthcheck.get("port") or (tcp[0].inner_port if tcp else 80)
+        outer = next((p.outer_port for p in tcp if p.inner_port == inner and p.outer_port), inner)
+        port = inner if spec.network == "host" else outer
+        self._health.watch(container.uuid, seen.backend_id, node.described.address, port, spec.healthcheck)
+
+    def _verdict_changed(self, uuid: str) -> None:
+        container = self._containers.get(uuid)
+        if container is not None:
+            healthy = self._health.verdict(uuid)
+            self._see(container, dataclasses.replace(container.seen, healthy=healthy), tell=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        async def run() -> None:
+            with contextlib.suppress(BackendError, docker.errors.NotFound):
+                await work
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- images
+
+    async def image(self, image: str, node: str) -> ImageInfo:
+        """The manager has to know it; the node's own engine is asked where it is known."""
+        manager = self._manager()
+        if manager is None:
+            raise BackendError("no manager of the swarm can be reached", transient=True)
+        try:
+            info = await manager.image(image)
+        except BackendError:
+            engine = self._engine_of(node)
+            if engine is None or engine is manager:
+                raise
+            info = await engine.image(image)
+        self._images[image] = info
+        return info
+
+    async def _reference(self, spec: ContainerSpec) -> tuple[str, ImageInfo]:
+        """What stands for an image in a service, and what it is.
+
+        With a tag every node would ask the registry for each task. A digest is pulled only where it is
+        missing, with the credentials that the manager was given; an ID must be there.
+        """
+        for engine in (self._manager(), self._engine_of(spec.node)):
+            if engine is None:
+                continue
+            try:
+                found = await engine.call(lambda client: client.inspect_image(spec.image))
+            except docker.errors.NotFound:
+                continue
+            name = _repository(spec.image)
+            digests = [d for d in found.get("RepoDigests") or () if d.partition("@")[0] == name]
+            pulled = digests and self._pull != "never"
+            return (digests[0] if pulled else found["Id"]), image_info(found)
+        raise BackendError(f"No such image: {spec.image}")
+
+    async def _check_images(self) -> None:
+        """Whether the images of our containers are still those behind their names."""
+        used: dict[str, set[str]] = {}
+        for c in self._containers.values():
+            if c.spec is not None and c.seen.image_id:
+                used.setdefault(c.spec.image, set()).add(c.seen.image_id)
+        for image, ids in used.items():
+            manager = self._manager()
+            found = await manager.inspect_image(image) if manager is not None else None
+            if found is None or ids == {found.id} or self._announced.get(image) == found.id:
+                continue
+            self._announced[image] = found.id
+            if self._watcher is not None:
+                self._watcher.image_changed(image)
+
+    # -- networks
+
+    async def _ensure_network(self, number: int) -> None:
+        """One that somebody is joining (`_joining`) is not removed."""
+        async with self._network_lock:
+            if number in self._networks:
+                return
+            # Never a name that was used before: nodes forget networks late.
+            name = f"tutum-{short_id(self._server_id)}-{number}-{secrets.token_hex(3)}"
+            made = {SERVER: self._server_id, NETWORK: str(number)}
+            self._networks[number] = await self._ask(
+                lambda client: client.create_network(name, driver="overlay", attachable=True, labels=made)[
+                    "Id"
+                ]
+            )
+
+    @contextlib.asynccontextmanager
+    async def _joined(self, where: Place | None) -> AsyncIterator[None]:
+        """While a service is made or changed that joins these networks."""
+        numbers = where.networks if where else []
+        for number in numbers:
+            self._joining[number] = self._joining.get(number, 0) + 1
+        try:
+            for number in numbers:
+                await self._ensure_network(number)
+            yield
+        finally:
+            for number in numbers:
+                self._joining[number] -= 1
+
+    async def _list_networks(self) -> None:
+        """Which networks there are; and remove those that nobody has been in for a while."""
+        async with self._network_lock:
+            listed = await self._ask(lambda client: client.networks(filters=self._ours))
+            found = {
+                int((entry.get("Labels") or {}).get(NETWORK) or 0): entry["Id"]
+                for entry in sorted(listed, key=lambda e: str(e.get("Created")), reverse=True)
+                if entry["Id"] not in self._removed_networks
+            }
+            self._networks = found
+            now = asyncio.get_running_loop().time()
+            for number, identity in found.items():
+                used = any(c.place and number in c.place.networks for c in self._containers.values())
+                if used or self._joining.get(number):
+                    self._idle_networks.pop(number, None)
+                elif now - self._idle_networks.setdefault(number, now) >= _NETWORK_PAUSE:
+                    await self._remove_network(number, identity)
+                else:
+                    self._stale = True
+
+    async def _remove_network(self, number: int, identity: str) -> None:
+        with contextlib.suppress(docker.errors.NotFound):
+            try:
+                await self._ask(lambda client: client.remove_network(identity))
+            except BackendError:
+                # A task of a service that was removed is still in it.
+                self._stale = True
+                return
+        self._removed_networks.add(identity)
+        self._networks.pop(number, None)
+        self._idle_networks.pop(number, None)
+
+    def _settle(self, spec: ContainerSpec) -> Place | None:
+        """Where a container goes now."""
+        if spec.network == "host":
+            return None
+        try:
+            return place(
+                spec.service_uuid,
+                names=spec.linked_as,
+                niceties=(spec.service_name, spec.short_name),
+                links=[(link.name, link.service_uuid) for link in spec.links if link.service_uuid],
+                others=[
+                    c.place for c in self._containers.values() if c.place is not None and c.uuid != spec.uuid
+                ],
+            )
+        except Ambiguous as error:
+            raise BackendError(f"linked_to_service: {self._ambiguous(error)}") from None
+
+    # -- containers
+
+    async def containers(self) -> list[Observed]:
+        return [c.seen for c in self._containers.values() if c.seen.status != GONE]
+
+    def _of(self, uuid: str) -> _Container:
+        container = self._containers.get(uuid)
+        if container is None:
+            raise BackendError("No such container")
+        return container
+
+    @contextlib.contextmanager
+    def _calling(self, container: _Container) -> Any:
+        """While a call about it is in progress, its answer tells what happened."""
+        container.calls += 1
+        try:
+            yield
+        finally:
+            container.calls -= 1
+
+    async def create(self, spec: ContainerSpec) -> Observed:
+        known = self._containers.get(spec.uuid)
+        if known is not None and known.id:
+            known.spec = spec
+            with self._calling(known):
+                await self._after_a_look()
+            if known.seen.status != GONE:
+                return known.seen
+        making = self._creating.get(spec.uuid)
+        if making is None:
+            # It goes on when the caller is cancelled: `remove` waits for its end, so that nothing is left.
+            making = asyncio.get_running_loop().create_task(self._create(spec))
+            self._creating[spec.uuid] = making
+            making.add_done_callback(functools.partial(self._made, spec.uuid))
+        return await asyncio.shield(making)
+
+    def _made(self, uuid: str, making: asyncio.Task[Observed]) -> None:
+        self._creating.pop(uuid, None)
+        if not making.cancelled():
+            making.exception()  # whoever still waits for it has been told
+
+    async def _create(self, spec: ContainerSpec) -> Observed:
+        node = self._nodes.get(spec.node)
+        if node is None:
+            raise BackendError("the node is not in the swarm any more")
+        reference, info = await self._reference(spec)
+        where = self._settle(spec)
+        seen = Observed(
+            spec.uuid,
+            CREATED,
+            node=spec.node,
+            revision=spec.revision,
+            service_uuid=spec.service_uuid,
+            image_id=info.id,
+        )
+        container = _Container(spec.uuid, seen, node=spec.node, spec=spec, place=where)
+        # From now on others must not take its names.
+        self._containers[spec.uuid] = container
+        name = service_name(spec)
+
+        def create(client: Any) -> Any:
+            body = self._body(spec, node.id, reference, info, where)
+            try:
+                identity = client.create_service(name=name, **body)["ID"]
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                identity = name
+            return client.inspect_service(identity)
+
+        with self._calling(container):
+            try:
+                async with self._joined(where):
+                    try:
+                        entry = await self._ask(create)
+                    except docker.errors.NotFound:
+                        # Somebody else has removed a network.
+                        self._look_again()
+                        raise BackendError("a network of the server is gone", transient=True) from None
+                if (entry["Spec"].get("Labels") or {}).get(CONTAINER) != spec.uuid:
+                    raise BackendError(f"another swarm service has the name {name}")
+            except BaseException:
+                if self._containers.get(spec.uuid) is container:
+                    del self._containers[spec.uuid]
+                raise
+            self._identify(container, entry)
+        return container.seen
+
+    def _body(
+        self,
+        spec: ContainerSpec,
+        node: str,
+        reference: str,
+        info: ImageInfo,
+        where: Place | None,
+    ) -> dict[str, Any]:
+        """What docker-py's `create_service` is called with."""
+        command = command_of(spec, info)
+        made = labels(self._server_id, spec)
+        on_service = {**made, IMAGE: info.id}
+        if where is not None:
+            on_service[NETWORK] = str(where.home)
+            on_service[LINKS] = json.dumps([[link.name, link.service, link.home] for link in where.links])
+        container = {
+            "Image": reference,
+            "Labels": made,
+            "Command": command.entrypoint,
+            "Args": command.arguments,
+            "Hostname": spec.name,
+            "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+            "Dir": spec.working_dir,
+            "Mounts": self._mounts(spec),
+            "StopGracePeriod": self._stop_seconds * _SECOND,
+            "Init": command.init,
+        }
+        if check := native_check(spec.healthcheck):
+            container["Healthcheck"] = {
+                "Test": check["test"],
+                "Interval": check["interval"],
+                "Timeout": check["timeout"],
+                "Retries": check["retries"],
+                "StartPeriod": check["start_period"],
+            }
+        task = {
+            "ContainerSpec": {k: v for k, v in container.items() if v is not None},
+            "RestartPolicy": {"Condition": _RESTART[spec.autorestart], "Delay": _SECOND},
+            "Placement": {"Constraints": [f"node.id=={node}"]},
+            "Networks": self._networks_of(spec, where),
+            "ForceUpdate": 0,
+        }
+        if spec.memory:
+            task["Resources"] = {"Limits": {"MemoryBytes": spec.memory << 20}}
+        ports = [
+            {
+                "Protocol": port.protocol,
+                "TargetPort": port.inner_port,
+                "PublishedPort": port.outer_port,
+                "PublishMode": "host",
+            }
+            for port in spec.ports
+            if port.outer_port is not None and spec.network != "host"
+        ]
+        return {
+            "task_template": task,
+            "labels": on_service,
+            "mode": {"Replicated": {"Replicas": 0}},
+            "update_config": {"Parallelism": 0, "FailureAction": "continue", "Order": "stop-first"},
+            "endpoint_spec": {"Mode": "dnsrr", "Ports": ports},
+        }
+
+    def _networks_of(self, spec: ContainerSpec, where: Place | None) -> list[dict[str, Any]]:
+        if where is None:
+            return [{"Target": "host"}]
+        names = sorted(where.names)
+        aliases = [*names, *(f"{name}-{spec.ordinal}" for name in names)]
+        return [
+            {"Target": self._networks[k], **({"Aliases": aliases} if k == where.home else {})}
+            for k in where.networks
+        ]
+
+    def _mounts(self, spec: ContainerSpec) -> list[dict[str, Any]]:
+        made = {SERVER: self._server_id, SERVICE: spec.service_uuid}
+        mounts: list[dict[str, Any]] = []
+        for volume in spec.volumes:
+            mount: dict[str, Any] = {"Target": volume.container_path, "ReadOnly": not volume.rewritable}
+            if volume.volume:
+                mount |= {"Type": "volume", "Source": volume.volume, "VolumeOptions": {"Labels": made}}
+            elif volume.host_path:
+                mount |= {"Type": "bind", "Source": volume.host_path}
+            else:
+                continue
+            mounts.append(mount)
+        return mounts
+
+    async def _change(self, container: _Container, change: Callable[[dict[str, Any]], bool]) -> bool:
+        """Change a container's service. False: there was nothing to change.
+
+        Raises:
+            docker.errors.NotFound: it is gone.
+        """
+        identity = container.id
+
+        def update(client: Any) -> bool:
+            entry = client.inspect_service(identity)
+            spec = entry["Spec"]
+            if not change(spec):
+                return False
+            client.update_service(
+                identity,
+                entry["Version"]["Index"],
+                task_template=spec["TaskTemplate"],
+                name=spec["Name"],
+                labels=spec["Labels"],
+                mode=spec["Mode"],
+                update_config=spec.get("UpdateConfig"),
+                endpoint_spec=spec.get("EndpointSpec"),
+            )
+            return True
+
+        return bool(await self._in_sequence(update))
+
+    async def start(self, uuid: str) -> Observed:
+        container = self._of(uuid)
+        spec = container.spec
+        if spec is None:
+            raise BackendError("what the container is made of is not known")
+        with self._calling(container):
+            if container.run:
+                await self._after_a_look()
+            if container.stopped or container.seen.status == EXITED:
+                where = self._settle(spec)
+                run = container.run + 1
+
+                def begin(service: dict[str, Any]) -> bool:
+                    task = service["TaskTemplate"]
+                    if int(task.get("ForceUpdate") or 0) >= run:
+                        return False  # asked for before
+                    task["ForceUpdate"] = run
+                    kept = [c for c in _constraints({"Spec": task}) if c != STOPPED]
+                    task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
+                    task["Networks"] = self._networks_of(spec, where)
+                    service["Mode"] = {"Replicated": {"Replicas": 1}}
+                    if where is not None:
+                        links = [[link.name, link.service, link.home] for link in where.links]
+                        service["Labels"] |= {NETWORK: str(where.home), LINKS: json.dumps(links)}
+                    return True
+
+                try:
+                    async with self._joined(where):
+                        await self._change(container, begin)
+                except docker.errors.NotFound:
+                    return self._lost(container)
+                container.run, container.stopped, container.place = run, False, where
+                container.failure = container.blocked = ""
+                self._wake.set()
+            return await self._started(container)
+
+    async def _started(self, container: _Container) -> Observed:
+        """Wait until it runs, or will not.
+
+        Raises:
+            BackendError: why it does not.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            current = any(_run(t) == container.run for t in container.tasks)
+            if container.failure and current:
+                await self._park(container)
+                raise self._start_error(container, container.failure)
+            if container.blocked and loop.time() - container.blocked_at > _PATIENCE:
+                await self._park(container)
+                raise self._start_error(container, container.blocked)
+            if container.seen.status == GONE:
+                return self._lost(container)
+            if current and container.seen.status in (RUNNING, RESTARTING, EXITED):
+                return container.seen
+            news = container.news
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), 0.5)
+
+    def _lost(self, container: _Container) -> Observed:
+        self._gone(container, "")
+        raise BackendError("the container was removed from the swarm")
+
+    def _start_error(self, container: _Container, text: str) -> BackendError:
+        spec, node = container.spec, self._nodes.get(container.node)
+        name = node.name if node else ""
+        if spec is not None and "host-mode port already in use" in text:
+            ports = [(p.protocol, p.outer_port) for p in spec.ports if p.outer_port is not None]
+            words = ", ".join(str(number) for _, number in ports)
+            return PortTaken(f"port {words} is already in use on node {name}", ports)
+        taken = re.search(
+            r":(\d+)(?: failed: port is already allocated|: bind: address already in use)", text
+        )
+        if spec is not None and taken:
+            number = int(taken[1])
+            ports = [(p.protocol, number) for p in spec.ports if p.outer_port == number]
+            return PortTaken(f"port {number} is already in use on node {name}", ports)
+        if text.startswith("no suitable node"):
+            return BackendError(f"node {name} cannot take it: {text}")
+        return BackendError(text)
+
+    async def _park(self, container: _Container) -> None:
+        """See to it that nothing of it runs, and that nothing will."""
+
+        def park(service: dict[str, Any]) -> bool:
+            task = service["TaskTemplate"]
+            constraints = _constraints({"Spec": task})
+            if STOPPED in constraints or not service["Mode"]["Replicated"].get("Replicas"):
+                return False
+            task["Placement"] = {**(task.get("Placement") or {}), "Constraints": [*constraints, STOPPED]}
+            return True
+
+        await self._change(container, park)
+        container.stopped = True
+
+    async def stop(self, uuid: str) -> Observed:
+        container = self._containers.get(uuid)
+        if container is None:
+            return Observed(uuid, GONE)
+        with self._calling(container):
+            try:
+                await self._park(container)
+            except docker.errors.NotFound:
+                return self._gone(container, "")
+            await self._end(container, remove=False)
+            while True:
+                await self._after_a_look()
+                if container.seen.status == GONE:
+                    return container.seen
+                if not any(self._lives(t) for t in container.tasks):
+                    break
+            if container.seen.status in (RUNNING, RESTARTING):
+                # Its node does not answer; when it is back, the swarm ends what is left there.
+                self._see(container, dataclasses.replace(container.seen, status=EXITED, exit_code=137))
+            return container.seen
+
+    async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
+        if making := self._creating.get(uuid):
+            await asyncio.wait({making})
+        container = self._containers.get(uuid)
+        node, image = "", ""
+        if container is not None and container.id:
+            node = container.seen.node or container.node
+            identity, tasks = container.id, container.tasks
+            image = tasks[-1]["Spec"]["ContainerSpec"]["Image"] if tasks else ""
+            container.calls += 1  # until the end: nobody needs to be told
+            self._leaving.add(identity)
+            try:
+                await self._remove_service(identity)
+                if not await self._end(container, remove=True):
+                    while True:
+                        await self._after_a_look()
+                        if not any(t["ServiceID"] == identity and self._lives(t) for t in self._all_tasks):
+                            break
+            except BaseException:
+                container.calls -= 1
+                raise
+            finally:
+                self._leaving.discard(identity)
+            self._gone(container, "")
+            self._look_again()  # networks may go
+        for volume in volumes:
+            await self._remove_volume(volume, node, image)
+
+    async def _end(self, container: _Container, *, remove: bool) -> bool:
+        """End a container through its node's engine. False: that is not known.
+
+        The swarm has been told already, but lets two seconds pass before it ends what is in an overlay
+        network, so that the others' DNS forgets it first; and two more before it removes it.
+        """
+        engine, identity = self._engine_of(container.seen.node), container.seen.backend_id
+        if engine is None or not identity:
+            return False
+        seconds = self._stop_seconds
+
+        def end(client: Any) -> int:
+            client.stop(identity, timeout=seconds)
+            code = int(client.inspect_container(identity)["State"].get("ExitCode") or 0)
+            if remove:
+                with contextlib.suppress(docker.errors.APIError):
+                    client.remove_container(identity, v=True)
+            return code
+
+        try:
+            code = await engine.call(end, slow=True)
+        except docker.errors.NotFound:
+            return True
+        except BackendError:
+            return False
+        if container.seen.status in (RUNNING, RESTARTING):
+            self._see(
+                container, dataclasses.replace(container.seen, status=EXITED, exit_code=code, reason="")
+            )
+        return True
+
+    async def _remove_service(self, identity: str) -> None:
+        with contextlib.suppress(docker.errors.NotFound):
+            await self._ask(lambda client: client.remove_service(identity))
+
+    # -- volumes
+
+    async def _remove_volume(self, volume: str, node: str, image: str) -> None:
+        """Remove a volume from its node, or at least what is in it."""
+        engine = self._engine_of(node)
+        if engine is None and node and node in self._nodes:
+            if image:
+                await self._empty(volume, node, image)
+            return
+        for candidate in [engine] if engine is not None else [e for e in self._engines if e.up]:
+            await self._remove_from(candidate, volume)
+
+    async def _remove_from(self, engine: Engine, volume: str) -> None:
+        for _ in range(_REMOVAL_TRIES):
+            try:
+                await engine.call(lambda client: client.remove_volume(volume))
+            except docker.errors.NotFound:
+                return
+            except BackendError as error:
+                if error.transient:
+                    raise
+                # The container that used it is being removed, or another container uses it.
+                if self._is_mounted(volume):
+                    return
+                await asyncio.sleep(_BUSY)
+        log.warning("cannot remove a volume", extra={"volume": volume, "node": engine.address.name})
+
+    def _is_mounted(self, volume: str) -> bool:
+        return any(
+            v.volume == volume
+            for c in self._containers.values()
+            if c.spec is not None
+            for v in c.spec.volumes
+        )
+
+    async def _empty(self, volume: str, node: str, image: str) -> None:
+        """Leave a task that empties a volume on a node whose engine is not known; the node may be down."""
+        if self._is_mounted(volume):
+            return
+        words = "rm -rf /volume/* /volume/.[!.]* /volume/..?*"
+        body = {
+            "task_template": {
+                "ContainerSpec": {
+                    "Image": image,
+                    "Command": ["sh", "-c", words],
+                    "Mounts": [{"Type": "volume", "Source": volume, "Target": "/volume"}],
+                    "User": "0",
+                },
+                "RestartPolicy": {"Condition": "none"},
+                "Placement": {"Constraints": [f"node.id=={self._nodes[node].id}"]},
+            },
+            "labels": {SERVER: self._server_id, EMPTIES: volume},
+            "mode": {"Replicated": {"Replicas": 1}},
+            "endpoint_spec": {"Mode": "dnsrr"},
+        }
+        name = f"tutum-empty-{volume[:36]}"
+
+        def create(client: Any) -> str:
+            try:
+                return str(client.create_service(name=name, **body)["ID"])
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                return str(client.inspect_service(name)["ID"])
+
+        self._emptying[await self._ask(create)] = volume
+
+    async def sweep(self, kept: Callable[[], Collection[str]]) -> None:
+        for engine in self._engines:
+            if engine.up:
+                found = await engine.call(lambda client: client.volumes(filters=self._ours)["Volumes"] or ())
+                for name in {v["Name"] for v in found}.difference(kept()):
+                    await self._remove_from(engine, name)
+
+    async def relink(self, uuid: str, links: Sequence[LinkSpec]) -> None:
+        """A running container cannot join another network; those of its links' targets find it as it is."""
+        container = self._containers.get(uuid)
+        if container is not None and container.spec is not None:
+            container.spec = dataclasses.replace(container.spec, links=tuple(links))
+
+    # -- logs and commands
+
+    async def logs(
+        self, uuid: str, *, tail: int | None, follow: bool
+    ) -> AsyncGenerator[Sequence[LogLine], None]:
+        container = self._containers.get(uuid)
+        if container is None:
+            return
+        read: set[str] = set()
+        begun = [t for t in container.tasks if self._readable(t)]
+        if tail is not None and len(begun) > 1:
+            # The last lines of all runs together: newest run first.
+            parts: list[list[LogLine]] = []
+            for task in reversed(begun[:-1] if follow else begun):
+                async with aclosing(self._task_logs(container, task, tail, follow=False)) as batches:
+                    parts.append([line async for batch in batches for line in batch])
+                read.add(task["ID"])
+                tail -= min(len(parts[-1]), tail)
+            for part in reversed(parts):
+                yield part
+        while True:
+            for task in [t for t in container.tasks if t["ID"] not in read and self._readable(t)]:
+                read.add(task["ID"])
+                async with aclosing(self._task_logs(container, task, tail, follow=follow)) as batches:
+                    async for batch in batches:
+                        yield batch
+                tail = None
+            if not follow or container.seen.status == GONE:
+                return
+            if all(t["ID"] in read or not self._readable(t) for t in container.tasks):
+                news = container.news
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(news.wait(), 1.0)
+
+    def _readable(self, task: Mapping[str, Any]) -> bool:
+        """Whether there is a container whose lines can be had."""
+        node = self._nodes.get(self._node_uuid(task.get("NodeID", "")))
+        return bool((task["Status"].get("ContainerStatus") or {}).get("ContainerID")) and bool(
+            node and node.up
+        )
+
+    async def _task_logs(
+        self, container: _Container, task: Mapping[str, Any], tail: int | None, *, follow: bool
+    ) -> AsyncGenerator[Sequence[LogLine], None]:
+        """The lines of one task, until it has ended."""
+        engine = self._engine_of(self._node_uuid(task["NodeID"]))
+        if engine is not None:
+            path = f"/containers/{task['Status']['ContainerStatus']['ContainerID']}/logs"
+        else:
+            engine, path = self._manager(), f"/tasks/{task['ID']}/logs"
+        if engine is None:
+            return
+        position = ""
+        with contextlib.suppress(docker.errors.NotFound):
+            if follow and not self._has_ended(container, task["ID"]):
+                stream = engine.logs(path, tail=tail, follow=True)
+                async with aclosing(_until(stream, self._end_of(container, task["ID"]))) as following:
+                    async for batch in following:
+                        lines, position = batch
+                        yield lines
+            # Through a manager, following knows no end: what came last is read again, without.
+            tail = None if position else tail
+            async with aclosing(engine.logs(path, tail=tail, follow=False, after=position)) as rest:
+                async for lines, _ in rest:
+                    yield lines
+
+    @staticmethod
+    def _has_ended(container: _Container, task: str) -> bool:
+        found = next((t for t in container.tasks if t["ID"] == task), None)
+        return container.seen.status == GONE or found is None or found["Status"]["State"] in _FINAL
+
+    async def _end_of(self, container: _Container, task: str) -> None:
+        while not self._has_ended(container, task):
+            news = container.news
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), 1.0)
+
+    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
+        container = self._of(uuid)
+        if container.seen.status != RUNNING:
+            raise BackendError("the container does not run")
+        engine = self._engine_of(container.seen.node)
+        if engine is None:
+            node = self._nodes.get(container.seen.node)
+            name = node.name if node else "its node"
+            raise BackendError(
+                f"a swarm's manager runs no commands in containers: say where the engine of {name} is "
+                f"(serve --node {name}=URL)"
+            )
+        return await engine.exec(container.seen.backend_id, command)
+
+
+# -- rules ---------------------------------------------------------------------------------------------------
+
+
+async def _until(stream: AsyncGenerator[T, None], end: Coroutine[Any, Any, None]) -> AsyncGenerator[T, None]:
+    """What a stream gives until it ends, or `end` does."""
+    ended = asyncio.ensure_future(end)
+    following: asyncio.Future[T] | None = None
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(stream))
+            await asyncio.wait({following, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                return
+            try:
+                yield following.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        ended.cancel()
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await stream.aclose()
+
+
+def service_name(spec: ContainerSpec) -> str:
+    """A container's swarm service: readable, valid for a swarm, and never that of its predecessor."""
+    name = "-".join(re.findall(r"[A-Za-z0-9]+", spec.name))[:50].strip("-")
+    return f"{name or 'c'}-{spec.uuid[:8]}"
+
+
+def _constraints(task: Mapping[str, Any]) -> list[str]:
+    return list((task["Spec"].get("Placement") or {}).get("Constraints") or ())
+
+
+def _run(task: Mapping[str, Any]) -> int:
+    return int(task["Spec"].get("ForceUpdate") or 0)
+
+
+def _ended(task: Mapping[str, Any]) -> int | None:
+    """The exit code of a task that ran and does not any more, else None."""
+    status = task["Status"]
+    if status["State"] not in ("complete", "failed", "shutdown", "orphaned"):
+        return None
+    if str(status.get("Err", "")).startswith("starting container failed"):
+        return None
+    inner = status.get("ContainerStatus") or {}
+    return int(inner.get("ExitCode") or 0) if inner.get("ContainerID") else None
+
+
+def _address_in(task: Mapping[str, Any], home: int | None) -> str:
+    """A task's address in a network of the server."""
+    for attached in task.get("NetworksAttachments") or ():
+        made = attached["Network"]["Spec"].get("Labels") or {}
+        if home is not None and made.get(NETWORK) == str(home):
+            return str((attached.get("Addresses") or [""])[0]).partition("/")[0]
+    return ""
+
+
+def _address_of(node: Mapping[str, Any]) -> str:
+    """A node's address as the others see it."""
+    manager = str((node.get("ManagerStatus") or {}).get("Addr", "")).rpartition(":")[0].strip("[]")
+    for address in (str(node["Status"].get("Addr", "")), manager):
+        with contextlib.suppress(ValueError):
+            found = ipaddress.ip_address(address)
+            if not found.is_unspecified and not found.is_loopback:
+                return address
+    return manager
+
+
+def _repository(image: str) -> str:
+    """An image's name without tag and digest."""
+    name = image.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"

@@ -205,14 +205,17 @@ class ServiceProvider(ResourceProvider):
                 f"a change of bindings replaces service {olds.get('name')!r}: "
                 "the volumes of the old one, and the data in them, are destroyed"
             )
-        changes: bool | None
-        if changed:
-            before = call.old_inputs
-            changes = (
-                None if before is not None and desired.visible(before) != desired.visible(news) else True
-            )
-        else:
-            changes = bool(olds.get(desired.FAILED) or ("state" in olds and desired.faults(olds, news)))
+        faults = desired.faults(olds, news) if "state" in olds else []
+        if olds.get(desired.FAILED):
+            faults.insert(0, "its last operation failed")
+        changes: bool | None = bool(changed or faults)
+        before = call.old_inputs
+        if changed and before is not None and desired.visible(before) != desired.visible(news):
+            changes = None
+        elif changes and before is not None:
+            # The inputs are the same, so the engine has no difference to show.
+            found = [f"its {name} is not what was declared" for name in changed] + faults
+            call.warn(f"service {olds.get('name')!r} is repaired by an update: {', '.join(found)}")
         return DiffResult(changes, replaces, delete_before_replace=delete_first)
 
     # -- create ------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_first_program_as_pasted(server: Server, client: pulumi_tutum.Client, tm
         folder.mkdir()
         (folder / "Pulumi.yaml").write_text(block(FIRST, "yaml"))
         (folder / "__main__.py").write_text(block(FIRST, "python"))
-        # `pulumi login --local` writes below HOME, which is the project's own; so is everything else.
+        # What the README sets must come from there.
         env = {
             k: v
             for k, v in project.env.items()
@@ -64,6 +64,7 @@ def test_first_program_as_pasted(server: Server, client: pulumi_tutum.Client, tm
         )
         assert done.returncode == 0, done.stdout
         assert "Running" in done.stdout
+        assert (folder / ".pulumi").is_dir()
         assert "choose-a-password" not in server.log()
     assert not [s for s in client.list_services() if s["state"] != "Terminated"]
 

@@ -67,8 +67,9 @@ PLAIN_HOST = "PULUMI_TUTUM_PLAIN_HOST"
 PROGRESS = "PULUMI_TUTUM_PROGRESS"
 """Environment variable: 1 sends status lines without a terminal too, 0 sends none."""
 
-WORKERS = 512
-"""Calls served at the same time, at most: more than the engine sends, unless `--parallel` says otherwise."""
+WORKERS = 1024
+"""Calls served at the same time, at most. The engine sends as many as `--parallel` says (4 per CPU), and a
+`Cancel` must still find a thread."""
 
 _PROVIDER = "__provider"  # the SDK's key for the pickled provider, in every request
 # How Pulumi's protocol spells a secret. The engine takes it from all, and sends it to those only that ask.
@@ -314,6 +315,7 @@ def at_end(function: Callable[[], object]) -> None:
     That is after the engine's last `Cancel`, on the main thread, where no thread can be started any more. All
     functions together have 3 seconds; the one that is late is interrupted, errors are ignored. None runs when
     host or engine were killed, or the engine gave up a call (second Ctrl-C): what was saved is unknown then.
+    Nothing may rely on it: a host that is slow to end is killed.
     """
     with _lock:
         if not _endings:

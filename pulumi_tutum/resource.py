@@ -280,7 +280,8 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
         opts = opts if opts is not None else pulumi.ResourceOptions()
         # What has no value here would be no attribute of the resource.
         props: dict[str, Any] = dict.fromkeys(_OUTPUTS)
-        if isinstance(opts, pulumi.ResourceOptions) and opts.id is None:
+        self._is_read = isinstance(opts, pulumi.ResourceOptions) and opts.id is not None
+        if isinstance(opts, pulumi.ResourceOptions) and not self._is_read:
             props |= {argument: _sendable(argument, arguments[argument]) for argument in _INPUTS}
             if not host.tells_urn():
                 props[desired.URN] = _urn(resource_name, opts.parent)
@@ -346,7 +347,8 @@ def _carried(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)) or schema.is_unknown(value):
         return value.value if isinstance(value, enum.Enum) else value
     if isinstance(value, Service):
-        return value.id
+        # Before engine 3.260 or so, previews do not know the id of what is only read; the outputs they do.
+        return value.uuid if value._is_read else value.id
     if isinstance(value, ServiceDetails):
         return value.uuid
     if isinstance(value, pulumi.Output):

@@ -20,6 +20,13 @@ def plane() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    """Gives up a start after some seconds, for those that hang."""
+    with Server(container_start_seconds=0.02, start_timeout=8, node=["a=front", "b=back", "c"]) as running:
+        yield running
+
+
 @pytest.fixture
 def new_scenario(
     plane: Server, tmp_path: Path, request: pytest.FixtureRequest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from tests.support.scenario import Scenario
 from tests.support.server import Server
@@ -65,13 +63,6 @@ SAYS = {
 
 #: Otherwise the engine begins nothing any more after the first failure.
 ALL = "--continue-on-error"
-
-
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[Server]:
-    """Gives up a start after some seconds, for those that hang."""
-    with Server(container_start_seconds=0.02, start_timeout=8, node=["a=front", "b=back", "c"]) as running:
-        yield running
 
 
 def test_each_failure_is_told_kept_and_repaired(

@@ -76,7 +76,9 @@ class Scenario:
         self.mark()
         result: Result = getattr(self.project, operation)(*args, fails=fails)
         assert "Traceback" not in result.output
-        self._ids.update((name, resource["id"]) for name, resource in self.project.resources().items())
+        resources = self.project.resources().items()
+        # Components have none.
+        self._ids.update((name, resource["id"]) for name, resource in resources if "id" in resource)
         return result
 
     def assert_settled(self) -> None:

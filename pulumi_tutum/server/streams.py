@@ -31,6 +31,7 @@ log = logging.getLogger("pulumi_tutum.server")
 
 DEFAULT_TAIL, MAX_TAIL = 300, 100_000
 _FALSE = frozenset({"false", "0", "no"})
+_quoted = json.encoder.encode_basestring_ascii
 #: Close codes of RFC 6455.
 _NORMAL, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1008, 1011, 1013
 
@@ -170,13 +171,12 @@ async def _serve(
 
 
 async def _send(websocket: WebSocket, family: Family, frames: Frames, connected: asyncio.Event) -> None:
-    encode = json.JSONEncoder(sort_keys=True).encode
     # As many as are there in one write, where the server below can do that (limits.py).
     together = TOGETHER in websocket.scope.get("extensions", {})
     try:
         async for batch in frames:
             await connected.wait()
-            texts = [encode(family.outward(frame)) for frame in batch]
+            texts = [_text(family.outward(frame)) for frame in batch]
             if together:
                 await websocket.send({"type": "websocket.send", "texts": texts})
                 continue
@@ -186,6 +186,16 @@ async def _send(websocket: WebSocket, family: Family, frames: Frames, connected:
         close = getattr(frames, "aclose", None)
         if close is not None:
             await close()
+
+
+def _text(frame: Mapping[str, Any]) -> str:
+    """A frame as JSON text. Lines of logs are many, and all alike."""
+    if frame["type"] == "log" and "source" in frame:
+        return (
+            f'{{"log": {_quoted(frame["log"])}, "source": {_quoted(frame["source"])}, '
+            f'"streamType": "{frame["streamType"]}", "timestamp": {frame["timestamp"]}, "type": "log"}}'
+        )
+    return json.dumps(frame, sort_keys=True)
 
 
 async def _read(websocket: WebSocket, on_text: Callable[[str], Awaitable[None]] | None) -> None:

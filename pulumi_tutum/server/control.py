@@ -7,6 +7,7 @@ time is carried out afterwards (`convergence`). Every refusal is an `ApiError`; 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -136,7 +137,8 @@ class ControlPlane:
         record = self.records.containers.get(seen.uuid)
         if (record is None or not record.live) and seen.status != GONE:
             # Its creation was given up, or its node came back after its containers were placed anew.
-            self.core.spawn(self.core.backend.remove(seen.uuid), "removing a container that is not wanted")
+            remove = functools.partial(self.core.backend.remove, seen.uuid)
+            self.core.spawn(remove, "removing a container that is not wanted")
             return
         self.core.convergence.observe(seen)
 

@@ -197,11 +197,19 @@ class Convergence:
             destroy = c.get("autodestroy")
             if not c.wanted and (destroy == "ALWAYS" or (destroy == "ON_SUCCESS" and c.exit_code == 0)):
                 c.wanted = "gone"
+                self._note_finished(change, c)
         elif seen.status == backends.GONE:
             c.reason = c.reason or seen.reason
             self.ended(change, c)
         elif c.wanted == "stopped":
             self.arrived(change, c)
+
+    def _note_finished(self, change: Change, c: Container) -> None:
+        service = self.records.services[c.service]
+        outdated = service.state == REDEPLOYING and c.deployment < service.deployment
+        if service.state in DEPLOYING and not outdated:
+            slot = c.node if service.every_node else c.ordinal
+            change.edit(service).finished = (*service.finished, slot)
 
     @staticmethod
     def is_up(container: Container) -> bool:
@@ -326,6 +334,7 @@ class _Run:
         self._timer: Timer | None = None
         self._waiting: set[str] = set()
         self._action = service.action
+        self._progress = self._most_progress()
 
     def _begin_anew(self) -> None:
         """Another action began while containers were still on their way."""
@@ -339,7 +348,14 @@ class _Run:
             if c.uuid in self.ops and c.wanted in ("stopped", "gone"):
                 # A call that brings it up must not win over what is wanted now.
                 self.ops.pop(c.uuid).cancel()
+        self._progress = self._most_progress()
         self._arm(self.world.settings.start_timeout)
+
+    def _most_progress(self) -> int:
+        """How often a container may get where it is to go, generously."""
+        containers = len(self.records.containers_of(self.service.uuid))
+        wanted = self.service.target
+        return 10 + 4 * (containers + (len(self.records.nodes) if wanted is None else wanted))
 
     async def run(self) -> None:
         self._arm(self.world.settings.start_timeout)
@@ -354,6 +370,13 @@ class _Run:
                 except ServerError as error:
                     log.warning("cannot store: %s", error.message)
                     await sleep(self.all.clock, _RETRY_SECONDS)
+                    continue
+                except Exception:
+                    # A bug must not leave the service in a transitional state for ever.
+                    log.exception("converging a service ended unexpectedly")
+                    self.failures[self.service.name] = "internal error; the server's log has more"
+                    self.cancelled = True
+                    await sleep(self.all.clock, _RETRY_MAX)
                     continue
                 await self.wake.wait()
         finally:
@@ -384,9 +407,10 @@ class _Run:
         self.wake.set()
 
     def _note_progress(self, live: list[Container]) -> None:
-        """A container less on its way: the deadline begins anew. Each counts once, so the end is certain."""
+        """A container less on its way: the deadline begins anew; not without end, whatever containers do."""
         waiting = {c.uuid for c in live if c.wanted}
-        if self._waiting - waiting and self._expiries == 0:
+        if self._waiting - waiting and self._expiries == 0 and self._progress > 0:
+            self._progress -= 1
             self._arm(self.world.settings.start_timeout)
         self._waiting = waiting
 
@@ -538,22 +562,24 @@ class _Run:
                     excess.append(c)
                 held.add(c.node)
             leaving = {c.node for c in live if c.wanted == "gone"}
-            wanted = [n for n in nodes if n not in held and n not in leaving and n not in self.given_up]
+            filled = held | leaving | self.given_up | set(service.finished)
+            wanted = [n for n in nodes if n not in filled]
             return excess, [(next(free), n) for n in wanted]
         target = service.target or 0
         excess = staying[target:]
-        missing = target - len(staying) - len(self.given_up)
+        filled = self.given_up | set(service.finished)
+        missing = target - len(staying) - len(filled)
         found: list[tuple[int, str | None]] = []
         while missing > 0 and len(found) < missing:
             ordinal = next(free)
-            if ordinal not in self.given_up:
+            if ordinal not in filled:
                 found.append((ordinal, None))
         return excess, found
 
     def _place(self, change: Change, slots: list[tuple[int, str | None]]) -> None:
         service = self.service
         if not slots:
-            if service.every_node and not self.records.containers_of(service.uuid) and not self.failures:
+            if service.every_node and not self.failures and not self.world.candidates(service):
                 self._explain_no_candidates()
             return
         loads = self.world.loads(service)
@@ -578,7 +604,7 @@ class _Run:
         async def operate() -> None:
             seen = await self._insist(c, work)
             # Nothing is awaited between storing the answer and forgetting the call.
-            while seen is not None:
+            while seen is not None and c.live:
                 try:
                     with self.records.change() as change:
                         self.all.apply(change, c, seen)
@@ -586,12 +612,12 @@ class _Run:
                 except ServerError:
                     await sleep(self.all.clock, _RETRY_SECONDS)
 
-        self._launch(c.uuid, operate())
+        self._launch(c.uuid, operate)
 
-    def _launch(self, key: str, work: Awaitable[None]) -> None:
+    def _launch(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
         async def launch() -> None:
             try:
-                await work
+                await work()
             except asyncio.CancelledError:
                 raise
             except Exception:
@@ -723,7 +749,7 @@ class _Run:
                     await sleep(self.all.clock, wait)
                     wait = min(wait * 2, _RETRY_MAX)
 
-        self._launch("image", look())
+        self._launch("image", look)
 
     # -- the end
 

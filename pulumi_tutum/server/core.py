@@ -9,7 +9,7 @@ import collections
 import heapq
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from ..errors import ApiError, BackendError, BadRequest, NotFound, Problem, ServerError
@@ -135,7 +135,7 @@ class Core:
                 lambda: {v.uuid for v in self.records.volumes.values() if v.state == "Created"}
             )
 
-        self.spawn(sweep(), "removing volumes that nobody needs")
+        self.spawn(sweep, "removing volumes that nobody needs")
 
     async def close(self) -> None:
         self.hub.close()
@@ -144,12 +144,12 @@ class Core:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    def spawn(self, work: Any, name: str) -> None:
+    def spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Run a coroutine beside everything else, until the server closes."""
 
         async def run() -> None:
             try:
-                await work
+                await work()
             except (BackendError, ApiError) as error:
                 log.warning("%s failed: %s", name, error)
             except asyncio.CancelledError:

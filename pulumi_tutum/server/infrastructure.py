@@ -4,6 +4,7 @@ made.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -68,7 +69,7 @@ class Infrastructure:
             self._again = True
             return
         self._running = True
-        self.core.spawn(self._sync(), "following the nodes")
+        self.core.spawn(self._sync, "following the nodes")
 
     async def _sync(self) -> None:
         try:
@@ -185,7 +186,9 @@ class Infrastructure:
             change.announce(node)
             action = self.core.act(change, "Node Update", uri("node", node.uuid), request)
         if tags is not None:
-            self.core.spawn(self.core.backend.set_node_tags(node.uuid, tags), "setting a node's tags")
+            self.core.spawn(
+                functools.partial(self.core.backend.set_node_tags, node.uuid, tags), "setting a node's tags"
+            )
             for service in list(self.records.services.values()):
                 if service.every_node:
                     self.services.follow_nodes(service)

@@ -104,6 +104,8 @@ class Service:
             Redeploying.
         fresh: the transition in progress deploys (sets `deployed`), not only starts.
         reuse_volumes, trigger_body: options of the last redeploy.
+        finished: places (ordinals, with EVERY_NODE nodes) whose containers the transition in progress has
+            deployed, and which autodestroy has removed since: jobs are not run twice.
         action: uuid of the action in progress, or "".
         queue: uuids of actions that wait until the service settles.
         key, key_closed: the create key, see "Made once".
@@ -127,6 +129,7 @@ class Service:
     fresh: bool = False
     reuse_volumes: bool = True
     trigger_body: str = ""
+    finished: tuple[int | str, ...] = ()
     action: str = ""
     queue: tuple[str, ...] = ()
     key: str = ""
@@ -418,7 +421,7 @@ def from_row(kind: str, row: Mapping[str, Any]) -> Record:
     cls: Any = RECORDS[kind]
     known = {name for name, _ in _fields(cls)}
     values = {name: value for name, value in row.items() if name in known}
-    for name in ("queue", "linked", "tags", "backend_tags"):
+    for name in ("queue", "finished", "linked", "tags", "backend_tags"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     if "outer" in values:
@@ -442,6 +445,7 @@ def _spec(row: Mapping[str, Any]) -> ContainerSpec:
         )
         for link in row.get("links", ())
     )
+    values["linked_as"] = tuple(row.get("linked_as", ()))
     return ContainerSpec(**values)
 
 

@@ -300,6 +300,7 @@ class Services:
             verb = "start"
         row = ACTIONS[verb]
         change.edit(service)
+        service.finished = ()
         service.fresh = verb == "redeploy" or (verb == "start" and service.state == NOT_RUNNING)
         service.trigger_body = (
             str(options.get("trigger_body", "")) if verb in ("redeploy", "start") else service.trigger_body
@@ -436,6 +437,7 @@ class Services:
                 change, "Service Scale", uri("service", service.uuid), None, state="In progress", verb="scale"
             )
             change.edit(service).state = SCALING
+            service.finished = ()
             service.action = action.uuid
         self.core.convergence.kick(service.uuid)
 
@@ -480,7 +482,7 @@ class Services:
                 change.edit(service).state = REDEPLOYING
                 service.reuse_volumes = bool((options or {}).get("reuse_volumes", True))
                 service.action = action.uuid
-                service.fresh = False
+                service.fresh, service.finished = False, ()
                 for c in self.records.containers_of(service.uuid):
                     change.edit(c).deployment = service.deployment
                 container.deployment = -1

@@ -65,6 +65,12 @@ class Plane:
     async def patch(self, uuid: str, **body: Any) -> Reply:
         return await self.control.update("service", uuid, body, REQUEST)
 
+    async def act_and_wait(self, uuid: str, verb: str) -> Reply:
+        """Act, and let everything come to its end."""
+        reply = await self.act(uuid, verb)
+        await self.advance(30)
+        return reply
+
     async def up(self, **body: Any) -> str:
         """Create a service, start it and wait until it has settled."""
         uuid = await self.create(**body)

@@ -1,0 +1,175 @@
+"""Nodes, clusters, tags; and the simulated backend's own behaviour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pulumi_tutum.errors import BadRequest, ConfigError, Conflict, NotAllowed, NotFound
+from pulumi_tutum.server.backends import ContainerSpec
+from pulumi_tutum.server.backends.simulated import behaviour
+from pulumi_tutum.server.clock import ManualClock
+from pulumi_tutum.server.store import SqliteStore
+from tests.unit.server.plane import REQUEST, Plane, run
+
+
+def test_nodes_and_their_tags_survive_a_restart(tmp_path: Path) -> None:
+    async def test() -> None:
+        nodes = {"a": ["x"], "b": []}
+        async with Plane(nodes, store=SqliteStore(tmp_path)) as plane:
+            a, b = plane.control.listing("node")[:]
+            assert [t["name"] for t in a["tags"]] == ["x"]
+            assert a["external_fqdn"] == f"{a['uuid'][:8]}-admin.node.localhost"
+            plane.control.set_node_tags(b["uuid"], ["y", "y"])
+            added = plane.control.add_node("c", ["z"])
+            await plane.advance()
+        async with Plane(nodes, store=SqliteStore(tmp_path)) as plane:
+            assert [n["uuid"] for n in plane.control.listing("node")[:]] == [a["uuid"], b["uuid"], added]
+            assert [[t["name"] for t in n["tags"]] for n in plane.control.listing("node")[:]] == [
+                ["x"],
+                ["y"],
+                ["z"],
+            ]
+            plane.control.remove_node(b["uuid"])
+            await plane.advance()
+        # Tags given at the start that differ from those of the last start win.
+        async with Plane({"a": ["new"], "b": []}, store=SqliteStore(tmp_path)) as plane:
+            states = {n["nickname"]: n["state"] for n in plane.control.listing("node")[:]}
+            assert states == {"a": "Deployed", "b": "Terminated", "c": "Deployed"}
+            assert plane.control.listing("node")[0]["tags"] == [{"name": "new"}]
+
+    run(test)
+
+
+def test_node_requests() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            reply = await plane.control.create_node({"name": "n", "tags": [{"name": "t"}]}, REQUEST)
+            assert (reply.status, reply.body["state"]) == (201, "Deployed")
+            with pytest.raises(Conflict):
+                await plane.control.create_node({"name": "n"}, REQUEST)
+            with pytest.raises(BadRequest):
+                await plane.control.create_node({"name": "n 2"}, REQUEST)
+            with pytest.raises(BadRequest):
+                await plane.control.update("node", reply.body["uuid"], {"tags": [1]}, REQUEST)
+            patched = await plane.control.update(
+                "node", reply.body["uuid"], {"nickname": "nick", "tags": []}, REQUEST
+            )
+            assert (patched.body["nickname"], patched.body["tags"]) == ("nick", [])
+            await plane.control.act("node", reply.body["uuid"], "health-check", REQUEST)
+            await plane.control.terminate("node", reply.body["uuid"], REQUEST)
+            with pytest.raises(BadRequest):
+                await plane.control.terminate("node", reply.body["uuid"], REQUEST)
+
+    run(test)
+
+
+def test_clusters() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            own = plane.control.listing("nodecluster")[0]
+            assert (own["name"], own["state"], own["current_num_nodes"]) == ("simulated", "Deployed", 1)
+            body = {"name": "c", "node_type": "/t/", "region": "/r/", "target_num_nodes": 2, "tags": ["blue"]}
+            cluster = (await plane.control.create_nodecluster(body, REQUEST)).body
+            assert (cluster["state"], cluster["nodes"]) == ("Init", [])
+            await plane.control.act("nodecluster", cluster["uuid"], "deploy", REQUEST)
+            await plane.advance()
+            uuid = await plane.up(tags=["blue"], deployment_strategy="EVERY_NODE")
+            assert plane.get(uuid)["running_num_containers"] == 2
+            await plane.control.update("nodecluster", cluster["uuid"], {"target_num_nodes": 3}, REQUEST)
+            await plane.advance(5)
+            assert plane.get(uuid)["running_num_containers"] == 3
+            await plane.control.terminate("nodecluster", cluster["uuid"], REQUEST)
+            await plane.advance(5)
+            assert plane.control.detail("nodecluster", cluster["uuid"])["state"] == "Terminated"
+            assert plane.get(uuid)["current_num_containers"] == 0
+            with pytest.raises(BadRequest):
+                await plane.control.create_nodecluster({"name": "x"}, REQUEST)
+            with pytest.raises(NotAllowed):
+                await plane.control.terminate("nodecluster", own["uuid"], REQUEST)
+
+    run(test)
+
+
+def test_tags_with_their_origin() -> None:
+    async def test() -> None:
+        async with Plane({"a": ["mine"]}) as plane:
+            tags = {t["name"]: t["origin"] for t in plane.control.listing("tag")[:]}
+            assert tags == {"mine": "user", "local": "tutum", "simulated": "tutum"}
+            assert plane.control.detail("tag", "mine") == {"name": "mine", "origin": "user"}
+            assert [t["name"] for t in plane.control.listing("tag", {"origin": "user"})[:]] == ["mine"]
+            with pytest.raises(NotFound):
+                plane.control.detail("tag", "none")
+
+    run(test)
+
+
+def test_fixed_things() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            for kind, name in (
+                ("provider", "simulated"),
+                ("region", "simulated/local"),
+                ("nodetype", "simulated/local"),
+            ):
+                (found,) = plane.control.listing(kind)[:]
+                assert plane.control.detail(kind, name) == found
+                with pytest.raises(NotFound):
+                    plane.control.detail(kind, "other")
+            assert list(plane.control.listing("az")) == []
+            node = plane.control.listing("node")[0]
+            assert plane.control.detail("nodetype", node["node_type"].split("nodetype/")[1])
+
+    run(test)
+
+
+def test_a_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Plane(store=SqliteStore(tmp_path)):
+            with pytest.raises(ConfigError):
+                SqliteStore(tmp_path)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("image", "env", "expected"),
+    [
+        ("acme/web:latest", {}, {}),
+        ("simulated/exit:3", {}, {"exit_code": 3}),
+        (
+            "simulated/exit:latest",
+            {"SIMULATE_EXIT": "0", "SIMULATE_EXIT_AFTER": "7"},
+            {"exit_code": 0, "exit_after": 7.0},
+        ),
+        ("simulated/crash:2", {}, {"crashes": 2}),
+        ("simulated/hang:latest", {}, {"hang": True}),
+        ("simulated/unstartable:latest", {}, {"start_error": "the entrypoint could not be executed"}),
+        ("simulated/slow:9", {}, {"start_seconds": 9.0}),
+        ("simulated/slow-stop:9", {}, {"stop_seconds": 9.0}),
+        ("simulated/unhealthy:latest", {}, {"unhealthy": True}),
+        ("simulated/chatty:9", {}, {"log_lines": 9}),
+        ("simulated/exit:3", {"SIMULATE_ONLY": "2, 3"}, {}),
+        ("acme/web:latest", {"SIMULATE_HANG": "0", "SIMULATE_EXIT_AFTER": "nonsense"}, {}),
+    ],
+)
+def test_misbehaviour_as_documented(image: str, env: dict[str, str], expected: dict[str, object]) -> None:
+    plain = behaviour(ContainerSpec("u", "web-1", "s", "web", 1, "n", "acme/web:latest", "r"))
+    found = behaviour(ContainerSpec("u", "web-1", "s", "web", 1, "n", image, "r", environment=env))
+    changed = {
+        k: getattr(found, k) for k in found.__dataclass_fields__ if getattr(found, k) != getattr(plain, k)
+    }
+    assert changed == expected
+
+
+def test_manual_clock_calls_in_order() -> None:
+    clock = ManualClock(0)
+    seen: list[str] = []
+    clock.call_later(2, seen.append, "b")
+    clock.call_later(1, seen.append, "a")
+    clock.call_later(3, seen.append, "never").cancel()
+    clock.call_later(1, lambda: clock.call_later(0.5, seen.append, "between"))
+    clock.advance(5)
+    assert seen == ["a", "between", "b"]
+    assert clock.time() == 5

@@ -1,0 +1,222 @@
+"""Stacks, and stackfile keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pulumi_tutum.errors import BadRequest, Conflict
+from pulumi_tutum.server.core import stack_state
+from pulumi_tutum.server.stackfile import megabytes, to_attributes
+from tests.unit.server.plane import REQUEST, Plane, run
+
+FILE: dict[str, Any] = {
+    "name": "shop",
+    "services": [
+        {
+            "name": "web",
+            "image": "acme/web",
+            "ports": ["80", "8080:81/tcp"],
+            "expose": ["90/udp"],
+            "links": ["db", "db:cache"],
+            "environment": ["A=b=c", "EMPTY"],
+            "restart": "on-failure",
+            "command": "/run.sh --fast",
+            "mem_limit": "512m",
+            "deployment_strategy": "high_availability",
+            "target_num_containers": 2,
+            "volumes": ["/data", "/srv:/srv:ro"],
+            "tags": ["front"],
+        },
+        {"name": "db", "image": "redis", "environment": {"B": 1, "C": True}, "autodestroy": False},
+    ],
+}
+
+
+def test_stackfile_keys() -> None:
+    found = to_attributes(FILE["services"][0])
+    assert found["container_ports"] == [
+        {"protocol": "tcp", "inner_port": 80, "published": True},
+        {"protocol": "tcp", "inner_port": 81, "published": True, "outer_port": 8080},
+        {"protocol": "udp", "inner_port": 90, "published": False},
+    ]
+    assert found["linked_to_service"] == [
+        {"to_service": "db", "name": "db"},
+        {"to_service": "db", "name": "cache"},
+    ]
+    assert found["container_envvars"] == [{"key": "A", "value": "b=c"}, {"key": "EMPTY", "value": ""}]
+    assert (found["autorestart"], found["run_command"], found["memory"]) == (
+        "ON_FAILURE",
+        "/run.sh --fast",
+        512,
+    )
+    assert found["bindings"] == [
+        {"container_path": "/data"},
+        {"container_path": "/srv", "host_path": "/srv", "rewritable": False},
+    ]
+    assert found["deployment_strategy"] == "HIGH_AVAILABILITY"
+
+
+def test_api_keys_pass_through() -> None:
+    body = {
+        "name": "x",
+        "image": "y",
+        "container_ports": [{"protocol": "tcp", "inner_port": 1}],
+        "autorestart": "ALWAYS",
+    }
+    assert to_attributes(body) == body
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"build": "."},
+        {"env_file": "x"},
+        {"external_links": ["x"]},
+        {"ports": ["x"]},
+        {"ports": "80"},
+        {"expose": ["80:80"]},
+        {"volumes": ["/a:/b:/c:/d"]},
+        {"mem_limit": "lots"},
+        {"environment": 5},
+    ],
+)
+def test_what_cannot_be_translated(bad: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=next(iter(bad))):
+        to_attributes({"image": "x", **bad})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512m", 512), ("1g", 1024), ("2048k", 2), (1048576, 1), ("8MB", 8)]
+)
+def test_sizes(text: Any, size: int) -> None:
+    assert megabytes(text) == size
+
+
+def test_a_stacks_life() -> None:
+    async def test() -> None:
+        async with Plane({"n": ["front"], "m": ["front"]}, user="bob") as plane:
+            reply = await plane.control.create_stack(FILE, REQUEST)
+            stack = reply.body
+            assert (reply.status, stack["state"], len(stack["services"])) == (201, "Not running", 2)
+            web, db = (uri.split("/")[-2] for uri in stack["services"])
+            assert plane.get(web)["public_dns"] == "web.shop.bob.svc.localhost"
+            assert plane.get(web)["stack"] == stack["resource_uri"]
+            assert [x["to_service"] for x in plane.get(web)["linked_to_service"]] == [
+                f"/api/v1/service/{db}/"
+            ] * 2
+            other = await plane.create(name="web")
+            with pytest.raises(Conflict):
+                await plane.control.create_stack({"name": "Shop"}, REQUEST)
+
+            def state() -> str:
+                return str(plane.control.detail("stack", stack["uuid"])["state"])
+
+            started = await plane.control.act("stack", stack["uuid"], "start", REQUEST)
+            assert started.body["state"] == "Starting"
+            await plane.advance(5)
+            assert state() == "Running"
+
+            export = plane.control.export_stack(stack["uuid"])
+            assert export["web"]["links"] == ["db:db", "db:cache"]
+            assert export["web"]["ports"] == ["80", "8080:81"]
+            assert to_attributes({**export["db"], "name": "db"})["image"] == "redis:latest"
+            again = await plane.control.create_stack(
+                {"name": "copy", "services": [{"name": n, **d} for n, d in export.items()]}, REQUEST
+            )
+            copy = again.body["services"][0].split("/")[-2]
+            for key in (
+                "container_ports",
+                "run_command",
+                "memory",
+                "autorestart",
+                "bindings",
+                "tags",
+                "target_num_containers",
+            ):
+                wanted = plane.get(web)[key]
+                found = plane.get(copy)[key]
+                if key == "container_ports":
+                    assert [p["outer_port"] for p in found] == [p["outer_port"] for p in wanted]
+                else:
+                    assert found == wanted, key
+
+            await plane.control.act("stack", stack["uuid"], "stop", REQUEST)
+            await plane.advance(5)
+            assert state() == "Stopped"
+            await plane.control.update(
+                "stack", stack["uuid"], {"services": [{"name": "db", "image": "redis:2"}]}, REQUEST
+            )
+            await plane.advance(5)
+            assert plane.state(web) == "Terminated"
+            assert plane.get(db)["image_name"] == "redis:2"
+            await plane.control.terminate("stack", stack["uuid"], REQUEST)
+            await plane.advance(5)
+            assert (state(), plane.state(db)) == ("Terminated", "Terminated")
+            assert plane.control.detail("stack", stack["uuid"])["destroyed_datetime"] is not None
+            assert plane.state(other) == "Not running"
+
+    run(test)
+
+
+def test_a_stack_is_made_whole_or_not_at_all() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            body = {
+                "name": "s",
+                "services": [{"name": "a", "image": "x"}, {"name": "b", "image": "x", "memory": 1}],
+            }
+            with pytest.raises(BadRequest, match="Service 'b': memory") as refused:
+                await plane.control.create_stack(body, REQUEST)
+            assert refused.value.detail["service"]["memory"][0].startswith("Service 'b': memory")
+            assert len(plane.control.listing("stack")) == len(plane.control.listing("service")) == 0
+            with pytest.raises(Conflict, match="given twice"):
+                await plane.control.create_stack(
+                    {"name": "s", "services": [{"image": "x"}, {"image": "x"}]}, REQUEST
+                )
+            for services in ("x", [3], {"a": 1}):
+                with pytest.raises(BadRequest):
+                    await plane.control.create_stack({"name": "s", "services": services}, REQUEST)
+            with pytest.raises(BadRequest):
+                await plane.control.create_stack({"services": []}, REQUEST)
+
+    run(test)
+
+
+def test_shared_volumes_are_no_obstacle_within_a_stack() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            services = [
+                {"name": "data", "image": "x", "volumes": ["/d"]},
+                {"name": "user", "image": "x", "volumes_from": ["data"], "links": ["data"]},
+            ]
+            reply = await plane.control.create_stack({"name": "s", "services": services}, REQUEST)
+            uuid = reply.body["uuid"]
+            await plane.control.act("stack", uuid, "start", REQUEST)
+            await plane.advance(5)
+            await plane.control.terminate("stack", uuid, REQUEST)
+            await plane.advance(5)
+            assert plane.control.detail("stack", uuid)["state"] == "Terminated"
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([], "Not running"),
+        (["Running", "Scaling"], "Running"),
+        (["Running", "Not running"], "Partly running"),
+        (["Stopped", "Not running"], "Stopped"),
+        (["Running", "Starting"], "Starting"),
+        (["Running", "Terminated"], "Running"),
+    ],
+)
+def test_stack_states(states: list[str], expected: str) -> None:
+    assert stack_state(states, False) == expected
+
+
+def test_stack_states_at_the_end() -> None:
+    assert stack_state(["Terminating", "Terminated"], True) == "Terminating"
+    assert stack_state(["Terminated"], True) == "Terminated"

@@ -84,6 +84,8 @@ class Stack:
     name: str = "dev"
     project: str = "project"
     state: dict[str, Resource] = field(default_factory=dict)
+    #: Replaced resources that are still to be deleted; like the engine's, they outlive a run that fails.
+    condemned: list[tuple[str, Resource]] = field(default_factory=list)
     _host: Host | None = None
 
     @property
@@ -126,13 +128,13 @@ class Stack:
         """Registers the services in order, then deletes what is not among them. Name -> what was done
         (`same` is left out); stops at the first failure."""
         done: dict[str, str] = {}
-        replaced: list[tuple[str, Resource]] = []
         for name, arguments in services.items():
-            operation = self._register(name, arguments, replaced)
+            operation = self._register(name, arguments)
             if operation != "same":
                 done[name] = operation
-        for name, resource in replaced:
-            self.delete(name, resource)
+        while self.condemned:
+            self.delete(*self.condemned[0])
+            del self.condemned[0]
         for name in [name for name in self.state if name not in services]:
             self.delete(name, self.state[name])
             del self.state[name]
@@ -186,7 +188,7 @@ class Stack:
             self.delete(name, self.state[name])
             del self.state[name]
 
-    def _register(self, name: str, arguments: Mapping[str, Any], replaced: list[tuple[str, Resource]]) -> str:
+    def _register(self, name: str, arguments: Mapping[str, Any]) -> str:
         old = self.state.get(name)
         if old is None:
             self.create(name, self.check(name, {}, arguments))
@@ -198,9 +200,9 @@ class Stack:
             if diff.delete_first:
                 self.delete(name, old)
                 del self.state[name]
-            else:
-                replaced.append((name, old))
             self.create(name, inputs)
+            if not diff.delete_first:
+                self.condemned.append((name, old))
             return "replace"
         if not diff and not old.failed:
             old.inputs = inputs

@@ -245,7 +245,7 @@ class ServiceProvider(ResourceProvider):
             if key and failure.kept:
                 state.close_at_end(key)
             raise
-        if key:
+        if key and not call.dropped:
             state.close_at_end(key)
         return CreateResult(outs["uuid"], outs)
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import pulumi_tutum as tutum
 from pulumi_tutum import Client, waiting
-from tests.support.faults import FaultProxy, reset_after, status
+from tests.support.faults import FaultProxy, reset_after, reset_before, status
 from tests.support.generated import UUIDS, services
 from tests.support.server import Server
 from tests.support.stack import UNKNOWN, Failed, Refused, Stack
@@ -288,6 +289,18 @@ def test_a_service_under_way_is_waited_for_first(stack: Stack, proxy: FaultProxy
     assert client.get_service(uuid(stack))["running_num_containers"] == 2
 
 
+@pytest.mark.parametrize("fault", [reset_after(), reset_before(), status(503), status(503, committed=True)])
+def test_an_action_is_repeated_only_after_a_look(
+    stack: Stack, proxy: FaultProxy, client: Client, fault: Any
+) -> None:
+    stack.up(web=WEB)
+    proxy.on(fault, method="POST", path=r"/redeploy/$")
+    stack.up(web={**WEB, "image": "acme/web:2"})
+    actions = [a for a in client.list_actions(f"/api/v1/service/{uuid(stack)}/") if "Redeploy" in a["action"]]
+    assert len(actions) == 1, "containers were replaced more than once, or never"
+    assert client.get_service(uuid(stack))["synchronized"] is True
+
+
 # -- replacement -------------------------------------------------------------------------------------------
 
 
@@ -507,6 +520,37 @@ def test_get_reads_what_exists_and_says_what_does_not(stack: Stack, client: Clie
     for missing in (made["uuid"], UUIDS[0]):
         with pytest.raises(Failed, match=f"there is no service {missing}"):
             stack.get("web", missing)
+
+
+def test_get_service_finds_the_living_by_uuid_or_name(client: Client) -> None:
+    body = {
+        "image": "acme/web",
+        "name": "looked-up",
+        "container_ports": [{"protocol": "tcp", "inner_port": 80, "published": True}],
+        "container_envvars": [{"key": "PASS", "value": "hunter22"}],
+    }
+    gone = client.create_service(body)
+    client.terminate_service(gone["uuid"])
+    waiting.until(client, gone["uuid"], "Terminated")
+    made = client.create_service(body)
+    client.start_service(made["uuid"])
+    waiting.until(client, made["uuid"], "Running")
+    for found in (
+        tutum.get_service(name="looked-up", client=client),
+        tutum.get_service(uuid=made["uuid"], client=client),
+        tutum.get_service(uuid=made["resource_uri"], client=client),
+    ):
+        assert (found.uuid, found.state, found.image_name) == (made["uuid"], "Running", "acme/web:latest")
+        assert found.container_ports[0].inner_port == 80
+        assert found.container_ports[0]["endpoint_uri"] is None
+        assert len(found.endpoint_uris) == 1
+        assert "hunter22" not in repr(found) + str(found)
+    for missing in ({"name": "nobody"}, {"uuid": gone["uuid"]}):
+        with pytest.raises(tutum.NotFound):
+            tutum.get_service(**missing, client=client)
+    with pytest.raises(ValueError, match="either uuid or name"):
+        tutum.get_service(client=client)
+    client.terminate_service(made["uuid"])
 
 
 # -- delete ------------------------------------------------------------------------------------------------

@@ -79,6 +79,18 @@ def test_a_namespace_makes_other_names(provider: ServiceProvider) -> None:
     assert checked(provider)["name"] != checked(other)["name"]
 
 
+def test_an_explicit_provider_has_credentials_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TUTUM_AUTH", "TUTUM_USER", "TUTUM_APIKEY"):
+        monkeypatch.setenv(name, "ApiKey default:account")
+    given = {"tutum:user": "eve", "tutum:apikey": "k3y"}
+    used = []
+    for config in (given, {**given, "tutum:explicit": "true"}):
+        provider = ServiceProvider()
+        provider.configure(ConfigureRequest(Config(config, "shop")))
+        used.append(provider._state().session.client.settings.authorization)
+    assert used == ["ApiKey default:account", "ApiKey eve:k3y"]
+
+
 # -- check -------------------------------------------------------------------------------------------------
 
 

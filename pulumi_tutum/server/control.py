@@ -128,8 +128,7 @@ class ControlPlane:
     def health(self) -> dict[str, Any]:
         """`status` is "ok", or says what is wrong."""
         status = "the store cannot be written" if self.records.failing else "ok"
-        services = sum(1 for s in self.records.services.values() if s.state not in ENDING)
-        return {"status": status, "backend": self.core.backend.name, "services": services}
+        return {"status": status, "backend": self.core.backend.name, "services": len(self.records.by_name)}
 
     # -- what the backend tells (`backends.Watcher`)
 
@@ -186,7 +185,7 @@ class ControlPlane:
         table = self.records.table(kind)
         if "uuid" in given and "," not in given["uuid"]:
             record = table.get(given["uuid"].lower())
-            return [] if record is None else [record]
+            return [] if record is None or not record.seq else [record]
         if kind == "action" and "object" in given and "," not in given["object"]:
             held = self.records.actions_of.get(given["object"], {})
             if held:

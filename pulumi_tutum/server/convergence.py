@@ -242,6 +242,11 @@ class Convergence:
         found = self.records.nodes.get(node)
         return found is not None and found.state != "Terminated"
 
+    def answers(self, node: str) -> bool:
+        """Whether a node is up. What is left on one that is not is removed when it comes back."""
+        found = self.records.nodes.get(node)
+        return found is not None and found.state == "Deployed"
+
     def end_action(self, change: Change, uuid: str, error: str = "") -> None:
         """Finish an action that is in progress."""
         action = self.records.actions.get(uuid)
@@ -328,6 +333,8 @@ class _Run:
         self.failures: dict[str, str] = {}
         #: Ordinals (EVERY_NODE: nodes) that could not be filled and are not tried again by this run.
         self.given_up: set[int | str] = set()
+        #: What a backend that is to be asked again said last, by container.
+        self.troubles: dict[str, str] = {}
         self.image_found = False
         self.cancelled = False
         self._expiries = 0
@@ -435,6 +442,8 @@ class _Run:
 
     def _fail(self, change: Change, c: Container, reason: str) -> None:
         """A container does not get where it was to go; see the module's docstring for what becomes of it."""
+        if c.uuid in self.troubles:
+            reason += f": {self.troubles.pop(c.uuid)}"
         self.failures[c.name] = reason
         starting = c.wanted == "running"
         change.edit(c).reason = reason
@@ -658,16 +667,17 @@ class _Run:
                 ):
                     # Which of the two is newer? A second look decides.
                     seen = await self.all.backend.create(c.spec)
+                self.troubles.pop(c.uuid, None)
                 return seen
             except ServerError:
                 pass
             except BackendError as error:
                 if not error.transient and c.wanted != "gone":
+                    self.troubles.pop(c.uuid, None)
                     await self._refused(c, str(error))
                     return None
                 log.warning("the backend did not do it yet", extra={"container": c.name, "error": str(error)})
-                if self.service.state == TERMINATING:
-                    self.failures[c.name] = str(error)
+                self.troubles[c.uuid] = str(error)
             await sleep(self.all.clock, wait)
             wait = min(wait * 2, _RETRY_MAX)
 
@@ -806,7 +816,8 @@ class _Run:
         """The service is terminated; or, when its containers cannot be removed, it is back."""
         service, now = self.service, self.all.clock.time()
         holder = self.records.by_name.get((service.stack, service.name.lower()), service.uuid)
-        if live and holder == service.uuid and not (service.key and service.key in self.records.by_key):
+        blocked = [c for c in live if self.all.answers(c.node)]
+        if blocked and holder == service.uuid and not (service.key and service.key in self.records.by_key):
             service.state = self.all.state_of(service)
             return
         for c in live:

@@ -59,8 +59,10 @@ ACTIONS_KEPT = 100
 RENDERED_KEPT = 4096
 _SWEEP_PAUSE = 0.5
 _EVENT_TYPES = ("service", "container", "action", "stack", "node", "nodecluster")
-#: Kinds that end, and are forgotten `retain_terminated` seconds later.
-_ENDING_KINDS = (Service, Container, Stack, Node, NodeCluster, Volume, VolumeGroup)
+#: Kinds that end, and are forgotten `retain_terminated` seconds later. (Nodes are remembered, and no longer
+#: shown: one
+#: of those that the command line names must not come back after a restart.)
+_ENDING_KINDS = (Service, Container, Stack, NodeCluster, Volume, VolumeGroup)
 
 
 class Core:
@@ -234,6 +236,7 @@ class Core:
                 self._rendered.clear()
             if (
                 not dropped
+                and isinstance(record, _ENDING_KINDS)
                 and getattr(record, "destroyed", None) is not None
                 and getattr(old, "destroyed", None) is None
             ):

@@ -358,19 +358,20 @@ class Services:
             self._refuse(verb, service, request)
         if service.state in ENDING:
             self._refuse(verb, service, request)
+        stored = service.state in ACTIONS[verb].store_only
         with self.records.change() as change:
             action = self.core.act(
                 change,
                 text or _text(verb),
                 uri("service", service.uuid),
                 request,
-                state="Pending" if busy else "In progress",
+                state="Pending" if busy else "Success" if stored else "In progress",
                 verb=verb,
                 options=options,
             )
             if busy:
                 change.edit(service).queue = (*service.queue, action.uuid)
-            else:
+            elif not stored:
                 self.begin(change, service, verb, action, options)
         self.core.convergence.kick(service.uuid)
         return action

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import schema
 from ..errors import BadRequest, NotFound
+from ..lifecycle import TERMINATED
 from . import environment, model
 from .backends import ImageInfo
 from .deployment import World
@@ -401,7 +402,8 @@ class Shapes:
         }
 
     def stack(self, s: Stack) -> dict[str, Any]:
-        services = [self.records.services[u] for u in self.records.of_stack.get(s.uuid, ())]
+        members = [self.records.services[u] for u in self.records.of_stack.get(s.uuid, ())]
+        services = [x for x in members if x.state != TERMINATED or s.state == TERMINATED]
         services.sort(key=lambda service: service.seq)
         return {
             "uuid": s.uuid,

@@ -516,6 +516,48 @@ def test_a_listener_that_does_not_read_is_dropped() -> None:
                 await plane.patch(uuid, run_command=f"/{i}")
             assert not first.watched
             assert queue.qsize() <= 11
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
+
+    run(test)
+
+
+def test_a_scale_trigger_of_a_service_at_rest_only_keeps_the_number() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            uuid = await plane.create()
+            trigger = await plane.control.create_trigger(uuid, {"operation": "scaleup"}, REQUEST)
+            reply = await plane.control.call_trigger(uuid, trigger.body["uuid"], 2, "", REQUEST)
+            assert plane.action(reply)["state"] == "Success"
+            await plane.advance(5)
+            assert (plane.state(uuid), plane.get(uuid)["target_num_containers"]) == ("Not running", 3)
+
+    run(test)
+
+
+def test_terminating_does_not_wait_for_a_dead_node_for_ever() -> None:
+    class Dead(SimulatedBackend):
+        dead = False
+
+        async def remove(self, uuid: str, *, volumes: object = ()) -> None:
+            if self.dead:
+                raise BackendError("the engine does not answer", transient=True)
+            await super().remove(uuid)
+
+    async def test() -> None:
+        clock = ManualClock()
+        backend = Dead(1, container_start_seconds=1, clock=clock)
+        async with Plane(backend=backend, clock=clock, start_timeout=60) as plane:
+            uuid = await plane.up()
+            backend.dead = True
+            # The node answers otherwise: the service is given back, and can be terminated again.
+            reply = await plane.act(uuid, "terminate")
+            await plane.advance(100)
+            assert plane.state(uuid) == "Running"
+            assert plane.action(reply)["state"] == "Failed"
+            assert "the engine does not answer" in plane.action(reply)["error"]
+            backend.set_node_up(plane.control.listing("node")[0]["uuid"], False)
+            await plane.act(uuid, "terminate")
+            await plane.advance(100)
+            assert plane.state(uuid) == "Terminated"
 
     run(test)

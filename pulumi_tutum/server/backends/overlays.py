@@ -132,11 +132,11 @@ class _Map:
                 self.owners[other.home][_stem(name)].add(other.service)
             for link in other.links:
                 promised.setdefault(link.service, link.home)
-                if other.service == service:
-                    continue
-                self.owners[link.home][_stem(link.name)].add(link.service)
                 for k in other.networks:
                     self.meant[k][_stem(link.name)].add(link.service)
+                # What its own former self meant by a name binds nobody.
+                if other.service != service:
+                    self.owners[link.home][_stem(link.name)].add(link.service)
         self.homes = {**promised, **self.homes}
 
     def free(self, network: int, name: str, service: str) -> bool:

@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-import ipaddress
 import json
 import logging
 import re
@@ -51,6 +50,7 @@ from . import (
     Observed,
     PortTaken,
     Watcher,
+    tasks,
 )
 from .engine import (
     CONTAINER,
@@ -63,25 +63,21 @@ from .engine import (
     command_of,
     image_info,
     labels,
-    plain,
     short_id,
     unfit,
 )
 from .health import HealthChecks, native_check, published_port_is_probed
 from .overlays import Ambiguous, Link, Place, place
 from .policy import Policy
+from .tasks import STOPPED, TAG, Task, Verdict
 
 log = logging.getLogger("pulumi_tutum.server")
 
 T = TypeVar("T")
 
-#: A node's tags are labels that begin with this.
-TAG = "io.tutum.tag."
 #: Labels of services beside those of engine.py: the image's ID, the container's network and links, the volume
 #: that a task is to empty.
 IMAGE, NETWORK, LINKS, EMPTIES = "io.tutum.image", "io.tutum.network", "io.tutum.links", "io.tutum.empties"
-#: No node has this label.
-STOPPED = "node.labels.io.tutum.stopped==yes"
 
 #: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise.
 _BUSY, _IDLE_LEAST, _IDLE_MOST = 0.1, 1.0, 5.0
@@ -90,6 +86,8 @@ _LEAST = 0.03
 _RELIST = 10.0
 #: What keeps a task from being placed must last this long: a predecessor may just be going.
 _PATIENCE = 6.0
+#: What runs for so long has started.
+_MOMENT = 0.3
 #: A node's engine is asked so often whether it is done, with pauses of `_BUSY`.
 _REMOVAL_TRIES = 50
 #: Seconds that a network is kept when nobody is in it: others may come.
@@ -98,7 +96,6 @@ _SECOND = 1_000_000_000
 _EVENTS = {"type": ["service", "node", "container", "image"]}
 _IMAGE_EVENTS = frozenset({"tag", "load", "pull", "import"})
 _RESTART = {"OFF": "none", "ON_FAILURE": "on-failure", "ALWAYS": "any"}
-_FINAL = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
 
 
 @dataclass
@@ -111,8 +108,8 @@ class _Container:
         run: how often it has been started.
         stopped: nothing of it is to run.
         tasks: of the swarm service, oldest first, as the swarm describes them.
-        failure: why its present run never came to run.
-        blocked, blocked_at: why its task is not placed on the node, and since when (the loop's clock).
+        verdict: what they mean.
+        blocked_at: since when its node has not taken it (the loop's clock).
         calls: calls about it that are in progress.
         news: set, and replaced, when something has changed.
     """
@@ -127,9 +124,8 @@ class _Container:
     memory: int = 0
     run: int = 0
     stopped: bool = True
-    tasks: list[dict[str, Any]] = field(default_factory=list)
-    failure: str = ""
-    blocked: str = ""
+    tasks: list[Task] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=lambda: Verdict(None))
     blocked_at: float = 0.0
     calls: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,12 +133,9 @@ class _Container:
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of the swarm. `up` False: it is down, or drained."""
+    """A node of the swarm: its ID there, and what it is for the control plane."""
 
-    uuid: str
     id: str
-    name: str
-    up: bool
     described: BackendNode
 
 
@@ -225,7 +218,7 @@ class SwarmBackend:
         self._server_id = ""
         self._ours: dict[str, str] = {}
         self._known: dict[str, tuple[ContainerSpec, Observed]] = {}
-        self._all_tasks: list[dict[str, Any]] = []
+        self._all_tasks: list[Task] = []
         self._creating: dict[str, asyncio.Task[Observed]] = {}
         self._watcher: Watcher | None = None
         self._health = HealthChecks(self._verdict_changed)
@@ -516,7 +509,7 @@ class SwarmBackend:
         """Take over what a swarm service says about its container."""
         spec = entry["Spec"]
         made, task = spec.get("Labels") or {}, spec["TaskTemplate"]
-        constraints = (task.get("Placement") or {}).get("Constraints") or ()
+        constraints = tasks.constraints(task)
         container.id = entry["ID"]
         self._by_id[entry["ID"]] = container
         container.run = int(task.get("ForceUpdate") or 0)
@@ -551,34 +544,15 @@ class SwarmBackend:
 
     def _see_nodes(self, entries: Sequence[Mapping[str, Any]]) -> None:
         seen: dict[str, _Node] = {}
-        names = [e["Description"].get("Hostname", "") for e in entries if e.get("Description")]
-        for entry in sorted(entries, key=lambda e: str(e["CreatedAt"])):
-            described, spec = entry.get("Description") or {}, entry["Spec"]
-            if not described:
-                continue  # it has never been there
-            name = described.get("Hostname", "")
-            if names.count(name) > 1:
-                name = f"{name}-{entry['ID'][:6]}"
+        # Without a description it has never been there.
+        there = sorted((e for e in entries if e.get("Description")), key=lambda e: str(e["CreatedAt"]))
+        names = [e["Description"].get("Hostname") for e in there]
+        for entry in there:
             uuid = self._node_uuid(entry["ID"])
-            up = entry["Status"].get("State") == "ready" and spec.get("Availability") != "drain"
-            resources = described.get("Resources") or {}
-            tags = sorted(k.removeprefix(TAG) for k in spec.get("Labels") or {} if k.startswith(TAG))
-            seen[uuid] = _Node(
-                uuid,
-                entry["ID"],
-                name,
-                up,
-                BackendNode(
-                    uuid,
-                    name,
-                    tuple(tags),
-                    up=up,
-                    address=_address_of(entry),
-                    docker_version=(described.get("Engine") or {}).get("EngineVersion", ""),
-                    cpu=max(int(resources.get("NanoCPUs") or 0) // _SECOND, 1),
-                    memory_mb=int(resources.get("MemoryBytes") or 0) >> 20,
-                ),
-            )
+            described = tasks.node(entry, uuid)
+            if names.count(described.name) > 1:
+                described = dataclasses.replace(described, name=f"{described.name}-{entry['ID'][:6]}")
+            seen[uuid] = _Node(entry["ID"], described)
         if seen != self._nodes:
             self._nodes = seen
             if self._watcher is not None:
@@ -589,11 +563,11 @@ class SwarmBackend:
         self._begun += 1
         number = self._begun
         self._all_tasks = await self._ask(lambda client: client.tasks(filters=self._ours))
-        of: dict[str, list[dict[str, Any]]] = {}
+        of: dict[str, list[Task]] = {}
         for task in sorted(self._all_tasks, key=lambda t: str(t["CreatedAt"])):
             of.setdefault(task["ServiceID"], []).append(task)
         for service in list(self._emptying):
-            if any(t["Status"]["State"] in _FINAL for t in of.get(service, ())):
+            if any(tasks.ended(t) for t in of.get(service, ())):
                 await self._remove_service(service)
                 del self._emptying[service]
         for container in list(self._containers.values()):
@@ -603,101 +577,58 @@ class SwarmBackend:
         self._looked.set()
         self._looked = asyncio.Event()
 
-    def _lives(self, task: Mapping[str, Any]) -> bool:
+    def _lives(self, task: Task) -> bool:
         """Whether something of a task may still be on its node."""
-        if task["Status"]["State"] in _FINAL or not task.get("NodeID"):
-            return False
-        node = self._nodes.get(self._node_uuid(task["NodeID"]))
-        return node is not None and node.up
+        return bool(task.get("NodeID")) and not tasks.ended(task) and not self._is_away(task, "")
 
-    def _consider(self, container: _Container, tasks: list[dict[str, Any]]) -> None:
+    def _is_away(self, task: Task, bound: str) -> bool:
+        """Whether a task's node, or else the one that it is bound to, does not answer."""
+        node = self._nodes.get(self._node_uuid(task.get("NodeID", "")) or bound)
+        return node is not None and not node.described.up
+
+    def _consider(self, container: _Container, found: list[Task]) -> None:
         """Bring what is known of a container up to its tasks."""
-        container.tasks = [t for t in tasks if STOPPED not in _constraints(t)]
-        before = (container.failure, container.blocked)
-        seen = self._derive(container)
-        check = container.spec.healthcheck if container.spec else None
+        c, spec = container, container.spec
+        c.tasks = tasks.real(found)
+        verdict = tasks.verdict(
+            c.tasks,
+            run=c.run,
+            stopped=c.stopped,
+            restart=c.restart,
+            away=lambda task: self._is_away(task, c.node),
+            image=spec.image if spec else "",
+            memory=c.memory,
+        )
+        if verdict.blocked and not c.verdict.blocked:
+            c.blocked_at = asyncio.get_running_loop().time()
+        c.verdict = verdict
+        if verdict.status is None:
+            return
+        seen = dataclasses.replace(
+            c.seen,
+            status=verdict.status,
+            exit_code=verdict.exit_code,
+            reason=verdict.reason,
+            healthy=None,
+            restarts=max(sum(1 for t in c.tasks if tasks.run_of(t) == c.run) - 1, 0),
+        )
+        if (task := verdict.task) is not None:
+            seen = dataclasses.replace(
+                seen,
+                node=self._node_uuid(task.get("NodeID", "")) or c.node,
+                backend_id=tasks.container_id(task) or seen.backend_id,
+                address=tasks.address_in(task, NETWORK, str(c.place.home)) if c.place else "",
+            )
+        check = spec.healthcheck if spec else None
         if check and "http" in check:
-            self._probe(container, seen)
-            seen = dataclasses.replace(seen, healthy=self._health.verdict(container.uuid))
+            self._probe(c, seen)
+            seen = dataclasses.replace(seen, healthy=self._health.verdict(c.uuid))
         elif check and seen.status == RUNNING:
             # Until it is healthy its task is still starting.
             seen = dataclasses.replace(seen, healthy=True)
-        self._see(container, seen)
-        if (container.failure, container.blocked) != before or container.blocked:
-            self._stir(container)
-
-    def _derive(self, c: _Container) -> Observed:
-        """What a container's tasks mean."""
-        c.failure = ""
-        current = [t for t in c.tasks if _run(t) == c.run]
-        seen = dataclasses.replace(c.seen, restarts=max(len(current) - 1, 0))
-        if not current:
-            c.blocked = ""
-            if not c.tasks and not c.run:
-                return dataclasses.replace(seen, status=CREATED)
-            return seen if c.stopped or c.seen.status != GONE else dataclasses.replace(seen, status=CREATED)
-        task = current[-1]
-        status = task["Status"]
-        state, where = status["State"], self._node_uuid(task.get("NodeID", ""))
-        node = self._nodes.get(where or c.node)
-        seen = dataclasses.replace(
-            seen,
-            node=where or c.node,
-            backend_id=(status.get("ContainerStatus") or {}).get("ContainerID") or seen.backend_id,
-            address=_address_in(task, c.place.home if c.place else None) or seen.address,
-        )
-        self._block(c, status.get("Err", "") if state == "pending" else "")
-        if state not in _FINAL:
-            away = node is not None and not node.up
-            if state == "running" and not away:
-                return dataclasses.replace(seen, status=RUNNING, exit_code=None, reason="")
-            ran = state == "running" or any(_ended(t) is not None for t in current[:-1])
-            if away and (ran or len(current) > 1) and not c.stopped:
-                name = node.name if node else ""
-                return dataclasses.replace(seen, status=RESTARTING, reason=f"node {name} does not answer")
-            if ran:
-                code, reason = self._why(c, current[-2]) if len(current) > 1 else (None, "")
-                return dataclasses.replace(
-                    seen, status=RESTARTING, exit_code=code, reason=c.blocked or reason
-                )
-            if len(current) > 1:
-                c.failure = self._why(c, current[-2])[1]
-            return dataclasses.replace(seen, status=CREATED, reason=c.blocked)
-        if c.stopped:
-            # It may have been stopped between two runs.
-            task = next((t for t in reversed(current) if _ended(t) is not None), task)
-        code, reason = self._why(c, task)
-        again = not c.stopped and (
-            c.restart == "any" or (c.restart == "on-failure" and state in ("failed", "rejected"))
-        )
-        if all(_ended(t) is None for t in current) and not c.stopped:
-            c.failure = reason or "it could not be started"
-            return dataclasses.replace(seen, status=CREATED, reason=c.failure)
-        return dataclasses.replace(
-            seen, status=RESTARTING if again else EXITED, exit_code=code, reason=reason
-        )
-
-    @staticmethod
-    def _block(c: _Container, reason: str) -> None:
-        if reason and not c.blocked:
-            c.blocked_at = asyncio.get_running_loop().time()
-        c.blocked = plain(reason)
-
-    def _why(self, c: _Container, task: Mapping[str, Any]) -> tuple[int, str]:
-        """How a task ended: exit code, and what to say about it."""
-        status = task["Status"]
-        code = _ended(task)
-        text = plain(status.get("Err", "").removeprefix("starting container failed: "))
-        if re.fullmatch(r"task: non-zero exit \(-?\d+\)(: .*)?", text):
-            text = text.partition("): ")[2]
-        if text.startswith("No such image: ") and c.spec is not None:
-            node = self._nodes.get(self._node_uuid(task.get("NodeID", "")))
-            text = f"No such image: {c.spec.image} on node {node.name if node else ''}".strip()
-        if not text and code == 137 and c.memory and not c.stopped:
-            text = f"killed, probably out of memory (it may use {c.memory} MB)"
-        if not text and status["State"] == "orphaned":
-            text = "its node is gone"
-        return 137 if code in (None, -1) else code or 0, text
+        self._see(c, seen)
+        if verdict.failure or verdict.blocked:
+            self._stir(c)
 
     def _see(self, container: _Container, seen: Observed, tell: bool = False) -> None:
         """Remember what was seen, and tell of it when it is news and nobody waits for it."""
@@ -840,7 +771,7 @@ class SwarmBackend:
             }
             self._networks = found
             now = asyncio.get_running_loop().time()
-            for number, identity in found.items():
+            for number, identity in list(found.items()):
                 used = any(c.place and number in c.place.networks for c in self._containers.values())
                 if used or self._joining.get(number):
                     self._idle_networks.pop(number, None)
@@ -1096,7 +1027,7 @@ class SwarmBackend:
                     if int(task.get("ForceUpdate") or 0) >= run:
                         return False  # asked for before
                     task["ForceUpdate"] = run
-                    kept = [c for c in _constraints({"Spec": task}) if c != STOPPED]
+                    kept = [c for c in tasks.constraints(task) if c != STOPPED]
                     task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
                     task["Networks"] = self._networks_of(spec, where)
                     service["Mode"] = {"Replicated": {"Replicas": 1}}
@@ -1111,7 +1042,7 @@ class SwarmBackend:
                 except docker.errors.NotFound:
                     return self._lost(container)
                 container.run, container.stopped, container.place = run, False, where
-                container.failure = container.blocked = ""
+                container.verdict = Verdict(None)
                 self._wake.set()
             return await self._started(container)
 
@@ -1123,20 +1054,31 @@ class SwarmBackend:
         """
         loop = asyncio.get_running_loop()
         while True:
-            current = any(_run(t) == container.run for t in container.tasks)
-            if container.failure and current:
+            verdict = container.verdict
+            waited = loop.time() - container.blocked_at > _PATIENCE
+            if verdict.failure or (verdict.blocked and waited):
                 await self._park(container)
-                raise self._start_error(container, container.failure)
-            if container.blocked and loop.time() - container.blocked_at > _PATIENCE:
-                await self._park(container)
-                raise self._start_error(container, container.blocked)
+                raise self._start_error(container, verdict.failure or verdict.blocked)
             if container.seen.status == GONE:
                 return self._lost(container)
-            if current and container.seen.status in (RUNNING, RESTARTING, EXITED):
-                return container.seen
             news = container.news
+            if verdict.status in (RESTARTING, EXITED) or (
+                verdict.status == RUNNING and await self._lasts(container)
+            ):
+                return container.seen
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), 0.5)
+
+    async def _lasts(self, container: _Container) -> bool:
+        """Whether what runs for the swarm really does: a program that ends at once runs for it a moment."""
+        engine, identity = self._engine_of(container.seen.node), container.seen.backend_id
+        if engine is not None:
+            with contextlib.suppress(BackendError, docker.errors.NotFound):
+                found = await engine.call(lambda client: client.inspect_container(identity))
+                return bool(found["State"].get("Running"))
+        await asyncio.sleep(_MOMENT)
+        await self._after_a_look()
+        return container.verdict.status == RUNNING
 
     def _lost(self, container: _Container) -> Observed:
         self._gone(container, "")
@@ -1144,7 +1086,7 @@ class SwarmBackend:
 
     def _start_error(self, container: _Container, text: str) -> BackendError:
         spec, node = container.spec, self._nodes.get(container.node)
-        name = node.name if node else ""
+        name = node.described.name if node else ""
         if spec is not None and "host-mode port already in use" in text:
             ports = [(p.protocol, p.outer_port) for p in spec.ports if p.outer_port is not None]
             words = ", ".join(str(number) for _, number in ports)
@@ -1165,7 +1107,7 @@ class SwarmBackend:
 
         def park(service: dict[str, Any]) -> bool:
             task = service["TaskTemplate"]
-            constraints = _constraints({"Spec": task})
+            constraints = tasks.constraints(task)
             if STOPPED in constraints or not service["Mode"]["Replicated"].get("Replicas"):
                 return False
             task["Placement"] = {**(task.get("Placement") or {}), "Constraints": [*constraints, STOPPED]}
@@ -1372,20 +1314,18 @@ class SwarmBackend:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(news.wait(), 1.0)
 
-    def _readable(self, task: Mapping[str, Any]) -> bool:
+    def _readable(self, task: Task) -> bool:
         """Whether there is a container whose lines can be had."""
         node = self._nodes.get(self._node_uuid(task.get("NodeID", "")))
-        return bool((task["Status"].get("ContainerStatus") or {}).get("ContainerID")) and bool(
-            node and node.up
-        )
+        return bool(tasks.container_id(task)) and node is not None and node.described.up
 
     async def _task_logs(
-        self, container: _Container, task: Mapping[str, Any], tail: int | None, *, follow: bool
+        self, container: _Container, task: Task, tail: int | None, *, follow: bool
     ) -> AsyncGenerator[Sequence[LogLine], None]:
         """The lines of one task, until it has ended."""
         engine = self._engine_of(self._node_uuid(task["NodeID"]))
         if engine is not None:
-            path = f"/containers/{task['Status']['ContainerStatus']['ContainerID']}/logs"
+            path = f"/containers/{tasks.container_id(task)}/logs"
         else:
             engine, path = self._manager(), f"/tasks/{task['ID']}/logs"
         if engine is None:
@@ -1407,7 +1347,7 @@ class SwarmBackend:
     @staticmethod
     def _has_ended(container: _Container, task: str) -> bool:
         found = next((t for t in container.tasks if t["ID"] == task), None)
-        return container.seen.status == GONE or found is None or found["Status"]["State"] in _FINAL
+        return container.seen.status == GONE or found is None or tasks.ended(found)
 
     async def _end_of(self, container: _Container, task: str) -> None:
         while not self._has_ended(container, task):
@@ -1422,7 +1362,7 @@ class SwarmBackend:
         engine = self._engine_of(container.seen.node)
         if engine is None:
             node = self._nodes.get(container.seen.node)
-            name = node.name if node else "its node"
+            name = node.described.name if node else "its node"
             raise BackendError(
                 f"a swarm's manager runs no commands in containers: say where the engine of {name} is "
                 f"(serve --node {name}=URL)"
@@ -1459,45 +1399,6 @@ def service_name(spec: ContainerSpec) -> str:
     """A container's swarm service: readable, valid for a swarm, and never that of its predecessor."""
     name = "-".join(re.findall(r"[A-Za-z0-9]+", spec.name))[:50].strip("-")
     return f"{name or 'c'}-{spec.uuid[:8]}"
-
-
-def _constraints(task: Mapping[str, Any]) -> list[str]:
-    return list((task["Spec"].get("Placement") or {}).get("Constraints") or ())
-
-
-def _run(task: Mapping[str, Any]) -> int:
-    return int(task["Spec"].get("ForceUpdate") or 0)
-
-
-def _ended(task: Mapping[str, Any]) -> int | None:
-    """The exit code of a task that ran and does not any more, else None."""
-    status = task["Status"]
-    if status["State"] not in ("complete", "failed", "shutdown", "orphaned"):
-        return None
-    if str(status.get("Err", "")).startswith("starting container failed"):
-        return None
-    inner = status.get("ContainerStatus") or {}
-    return int(inner.get("ExitCode") or 0) if inner.get("ContainerID") else None
-
-
-def _address_in(task: Mapping[str, Any], home: int | None) -> str:
-    """A task's address in a network of the server."""
-    for attached in task.get("NetworksAttachments") or ():
-        made = attached["Network"]["Spec"].get("Labels") or {}
-        if home is not None and made.get(NETWORK) == str(home):
-            return str((attached.get("Addresses") or [""])[0]).partition("/")[0]
-    return ""
-
-
-def _address_of(node: Mapping[str, Any]) -> str:
-    """A node's address as the others see it."""
-    manager = str((node.get("ManagerStatus") or {}).get("Addr", "")).rpartition(":")[0].strip("[]")
-    for address in (str(node["Status"].get("Addr", "")), manager):
-        with contextlib.suppress(ValueError):
-            found = ipaddress.ip_address(address)
-            if not found.is_unspecified and not found.is_loopback:
-                return address
-    return manager
 
 
 def _repository(image: str) -> str:

@@ -148,6 +148,13 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     help="Seconds after which an action that gets nowhere has failed.",
 )
 @click.option(
+    "--node-grace",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds for which a node may not answer before its containers are placed anew.",
+)
+@click.option(
     "--retain-terminated",
     default=3600.0,
     show_default=True,

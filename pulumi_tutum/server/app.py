@@ -50,6 +50,7 @@ class ServeOptions:
         node: nodes; simulated: `NAME=tag,tag`; docker and swarm: `[NAME=]URL[,tag,...]`.
         container_start_seconds: how long a simulated container takes to start.
         start_timeout: seconds after which an action that does not get anywhere is Failed.
+        node_grace: seconds for which a node may not answer before its containers are placed anew.
         retain_terminated: seconds for which terminated services stay visible.
         dns_suffix: what names of services end in; None: `localhost`, and endpoints are given as addresses.
         public_address: the address at which published ports answer; "": the node's own, else 127.0.0.1.
@@ -70,6 +71,7 @@ class ServeOptions:
     container_start_seconds: float = 0.2
     lenient: bool = False
     start_timeout: float = 120.0
+    node_grace: float = 20.0
     retain_terminated: float = 3600.0
     dns_suffix: str | None = None
     public_address: str = ""
@@ -268,6 +270,7 @@ def _control_plane(options: ServeOptions, authority: Authority, store: Store, ur
         dns_suffix=options.dns_suffix,
         public_address=options.public_address,
         start_timeout=options.start_timeout,
+        node_grace=options.node_grace,
         retain_terminated=options.retain_terminated,
         lenient=options.lenient,
     )

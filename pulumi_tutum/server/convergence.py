@@ -701,6 +701,9 @@ class _Run:
                     change.add(Image(c.image, self.records.next_seq(), info))
                 elif known.info != info:
                     change.edit(known).info = info
+        elif (names := self.world.linked_as(self.service)) != c.spec.linked_as:
+            with self.records.change() as change:
+                change.edit(c).spec = dataclasses.replace(c.spec, linked_as=names)
         assert c.spec is not None
         seen = await backend.create(c.spec)
         # Did it run and exit while this server was down? A job is not run twice.

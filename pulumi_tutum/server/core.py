@@ -55,6 +55,8 @@ log = logging.getLogger("pulumi_tutum.server")
 
 #: How many actions are kept per object.
 ACTIONS_KEPT = 100
+#: Seconds between attempts to remove what was given up with its node: at first, and at most.
+_DISCARD_PAUSE, _DISCARD_MAX = 1.0, 60.0
 #: How many rendered details are kept; more services than that are rendered when asked for.
 RENDERED_KEPT = 4096
 _SWEEP_PAUSE = 0.5
@@ -138,6 +140,23 @@ class Core:
             )
 
         self.spawn(sweep, "removing volumes that nobody needs")
+
+    def discard(self, uuid: str) -> None:
+        """Have the backend remove a container that counts as gone already, as soon as it can."""
+
+        async def discard() -> None:
+            wait = _DISCARD_PAUSE
+            while True:
+                try:
+                    await self.backend.remove(uuid)
+                    return
+                except BackendError as error:
+                    if not error.transient:
+                        raise
+                await sleep(self.clock, wait)
+                wait = min(wait * 2, _DISCARD_MAX)
+
+        self.spawn(discard(), "removing a container that was given up")
 
     async def close(self) -> None:
         self.hub.close()

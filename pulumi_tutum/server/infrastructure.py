@@ -15,6 +15,7 @@ from .backends import BackendNode
 from .clock import Timer
 from .core import Core, bad_request
 from .model import Container, Node, NodeCluster, RequestInfo, new_uuid, uri, uuid_for
+from .records import volume_sources
 from .services import Reply, Services
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -158,6 +159,7 @@ class Infrastructure:
         for c in self.records.on_node.get(uuid, {}).values():
             service = self.records.services[c.service]
             pinned = any(v.ordinal == c.ordinal for v in self.records.volumes_of.get(c.service, {}).values())
+            pinned = pinned or bool(volume_sources(c.definition))
             elsewhere = any(n.uuid != uuid for n in self.core.world.candidates(service))
             # What has data there waits for the node; so does what could run nowhere else.
             if c.runs and not pinned and (elsewhere or service.every_node):

@@ -501,6 +501,8 @@ class Services:
             for c in containers:
                 if c.live:
                     self.core.convergence.apply(change, c, Observed(c.uuid, GONE, reason=reason))
+        for c in containers:
+            self.core.discard(c.uuid)
         for uuid in {c.service for c in containers}:
             self.core.convergence.kick(uuid)
 

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -143,10 +144,9 @@ class ServiceProvider(ResourceProvider):
         """The key under which the resource's service is made once; see `desired.create_key`.
 
         A replacement that is made while the old service still lives needs a key (and with it a name) of its
-        own. One that is made after the old one's end gets the first one's, which is free by then. It is
-        important that a run that was killed in between is followed by one that decides alike. The engine
-        asks then again, with the old service's id, even where that was deleted first: so it counts whether
-        it still lives.
+        own. One that is made after the old one's end gets the first one's, which is free by then. A run that
+        was killed in between must be followed by one that decides alike; but the engine tells of the old
+        service then even if that has been deleted. So what counts is whether it still lives.
         """
         namespace = self._state().session.namespace
         if existing is None or inputs.get(desired.DELETE_FIRST, existing.delete_first):
@@ -166,7 +166,7 @@ class ServiceProvider(ResourceProvider):
             return existing.id
 
     def _announce_adoption(self, call: host.Call, inputs: dict[str, Any]) -> list[Problem]:
-        """Says that, and which service, will be adopted, or why not; the name becomes that service's."""
+        """Says which service will be adopted, or returns why it cannot be; its name becomes an input."""
         try:
             found = self._state().session.find(inputs["adopt"], deadline=time.monotonic() + _LOOK_SECONDS)
         except (NotFound, Conflict, ValidationError) as error:
@@ -273,50 +273,33 @@ class ServiceProvider(ResourceProvider):
         `Service.get`, which owns nothing."""
         call, session = host.current(), self._state().session
         is_get = "state" not in props
-        before = {} if is_get else dict(call.old_inputs or props)
-        declared = {} if is_get else desired.normal(before)
-        failed_before = bool(props.get(desired.FAILED))
+        before = None if is_get else call.old_inputs
+        declared = {} if is_get else desired.normal(before or props)
         # A job that has failed looks like one that has finished; its containers, which are gone, tell.
+        failed_before = bool(props.get(desired.FAILED))
         is_failed_job = failed_before and desired.may_finish(declared)
-        operation, service, trouble = None, None, None
-        containers: Sequence[Mapping[str, Any]] = ()
-        try:
-            operation = Operation(session, call, declared)
-            operation.read(id_)
-            service = operation.seen
-            if is_failed_job or outputs.has_dynamic_ports(service):
-                containers = operation.containers()
-        except NotFound:
-            pass
-        except TutumError as error:
-            trouble = error
-        if trouble is not None:
-            call.fail(str(trouble))
-        if operation is None or service is None or service["state"] in lifecycle.ENDING:
+
+        service, containers = _look(call, session, id_, declared, with_containers=is_failed_job)
+        if service is None:
             if is_get:
                 call.fail(f"there is no service {id_}: it was terminated, or never existed")
             return ReadResult("", {})
-
+        faults = []
+        if service["state"] in lifecycle.STABLE and not is_get:
+            faults = desired.faults(service, declared, containers if is_failed_job else None)
+        outs = outputs.outputs(service, declared, containers, failed=bool(faults) and failed_before)
         found = desired.definition(service, declared)
         if "bindings" in declared and not schema.same(
             "bindings", declared["bindings"], found.get("bindings")
         ):
-            # To bring them back would replace the service and destroy its data: that is for the user to
-            # decide.
+            # To bring them back would replace the service and destroy its data: that is for the user.
             call.warn(
                 f"the bindings of service {service['name']!r} were changed outside of Pulumi. They stay as "
                 "they are; a change of bindings in the program replaces the service"
             )
-            found["bindings"] = declared["bindings"]
-        settled = service["state"] in lifecycle.STABLE
-        proof = containers if is_failed_job else None
-        faults = desired.faults(service, declared, proof) if settled and not is_get else []
-        failed = bool(faults) and failed_before
-        outs = outputs.outputs(service, declared, containers, failed=failed)
-        if "bindings" in found:
-            outs["bindings"] = found["bindings"]
+            outs["bindings"] = found["bindings"] = declared["bindings"]
         # Where the host does not tell the inputs they stay, and the next diff goes by the outputs.
-        inputs = outputs.inputs_after_read(call.old_inputs, found) if call.old_inputs and not is_get else None
+        inputs = outputs.inputs_after_read(before, found) if before else None
         if faults and call.urn:  # elsewhere it would fail the whole refresh
             call.fail(
                 f"service {service['name']!r} ({service['uuid']}): {', '.join(faults)}",
@@ -418,6 +401,8 @@ def _make(operation: Operation, inputs: Mapping[str, Any], key: str | None) -> N
     try:
         operation.make(inputs, key)
     except Conflict as error:
+        if error.retry_after is not None:
+            raise  # another run is making it
         raise Conflict(
             f"{error}. If that is this resource's own service, which is to be replaced, it has to be deleted "
             "first: ResourceOptions(delete_before_replace=True); if it is to be taken over: adopt=<its uuid>",
@@ -463,6 +448,26 @@ def _read_living(operation: Operation, uuid: str) -> None:
     raise Gone(f"service {uuid} was terminated outside of Pulumi; `pulumi up --refresh` makes a new one")
 
 
+def _look(
+    call: host.Call, session: Session, uuid: str, inputs: Mapping[str, Any], *, with_containers: bool
+) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
+    """The service and, where they are needed, its containers; (None, ()) when it is gone. Fails the call
+    when the control plane does not tell."""
+    try:
+        operation = Operation(session, call, inputs)
+        operation.read(uuid)
+        needed = with_containers or outputs.has_dynamic_ports(operation.seen)
+        containers = operation.containers() if needed else []
+    except NotFound:
+        return None, ()
+    except TutumError as error:
+        trouble = error
+    else:
+        is_gone = operation.seen["state"] in lifecycle.ENDING
+        return (None, ()) if is_gone else (operation.seen, containers)
+    call.fail(str(trouble))
+
+
 def _carry_out(
     call: host.Call,
     session: Session,
@@ -487,8 +492,10 @@ def _carry_out(
         # A bug of ours must not lose a service either.
         if operation is None or operation.service is None:
             raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
         failure = TutumError(
-            f"{operation.title()}: unexpected {type(error).__name__}: this is a bug in pulumi-tutum"
+            f"{operation.title()}: a bug in pulumi-tutum: {type(error).__name__} in {place.name}, "
+            f"{os.path.basename(place.filename)}, line {place.lineno}"
         )
     message, declared = str(failure), inputs
     if rollback is not None and inputs.get("rollback_on_failure") and operation and operation.service:
@@ -521,6 +528,8 @@ def _fail(
     service: Mapping[str, Any] | None = operation.service if operation is not None else None
     if isinstance(failure, WaitError) and failure.service and message == str(failure):
         service = failure.service  # seen later than our own
+    if service is not None and str(service["uuid"]) not in message:
+        message = f"service {service.get('name')!r} ({service['uuid']}): {message}"
     if service is None or service.get("state") in lifecycle.ENDING:
         call.fail(message, reasons=_reasons(failure))
     reasons = [*_reasons(failure), "It is kept in the state: the next `pulumi up` carries on with it."]

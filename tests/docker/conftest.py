@@ -8,6 +8,8 @@ import pytest
 
 from tests.support import images
 from tests.support.docker_engine import DockerEngine, missing
+from tests.support.real import Real
+from tests.support.server import Server
 from tests.support.tools import need
 
 
@@ -25,3 +27,11 @@ def engine(docker_tools: None) -> Iterator[DockerEngine]:
     with DockerEngine() as engine:
         images.load(engine, images.busybox(), images.hello(), images.hits(), images.redis())
         yield engine
+
+
+@pytest.fixture
+def real(server: Server, engine: DockerEngine) -> Iterator[Real]:
+    """The services of the module's `server`; at the end nothing of them may be left."""
+    with Real(server, engine.node_urls) as real:
+        yield real
+        real.terminate_all()

@@ -35,13 +35,6 @@ def server(engine: DockerEngine, folder: Path) -> Iterator[Server]:
         assert "unexpected" not in server.log(), server.log()
 
 
-@pytest.fixture
-def real(server: Server, engine: DockerEngine) -> Iterator[Real]:
-    with Real(server, engine.node_urls) as real:
-        yield real
-        real.terminate_all()
-
-
 def page(url: str) -> str:
     """What answers there, as soon as something does."""
     found: list[str] = []

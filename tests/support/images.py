@@ -72,6 +72,15 @@ def load(engines: Engines, *images: Image) -> list[str]:
     return ids
 
 
+def read(image: Image, path: str) -> bytes:
+    """A file of the image's packages."""
+    with tarfile.open(_packages(image)) as tar:
+        file = tar.extractfile(f"./{path}")
+        if file is None:
+            raise FileNotFoundError(path)
+        return file.read()
+
+
 def busybox() -> Image:
     """2 MB and every small program: httpd, nc, nslookup, sh, wget.
 

@@ -1,0 +1,156 @@
+"""Logs of real containers, and commands in them, through the websocket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pulumi_tutum import config, stream
+from pulumi_tutum.errors import StreamError
+from tests.support.docker_engine import DockerEngine
+from tests.support.real import Real
+from tests.support.server import Server
+from tests.support.tools import until
+
+pytestmark = [pytest.mark.docker]
+
+
+@pytest.fixture(scope="module")
+def server(engine: DockerEngine) -> Iterator[Server]:
+    with Server(backend="docker", node=[engine.url], stop_seconds=2) as server:
+        yield server
+        assert "unexpected" not in server.log(), server.log()
+
+
+@pytest.fixture
+def settings(server: Server) -> config.Settings:
+    explicit = {"user": server.user, "apikey": server.apikey, "stream_host": server.stream_url}
+    return config.resolve(explicit, {})
+
+
+def says(script: str) -> str:
+    return f"sh -c '{script}; exec sleep 100000'"
+
+
+def test_lines_have_source_stream_and_time(real: Real, settings: config.Settings) -> None:
+    script = "echo to out; sleep 0.2; echo to err >&2; sleep 0.2; echo äöü ✓"
+    service = real.run(name="talk", run_command=says(script))
+    frames: list[dict[str, Any]] = []
+    for frame in stream.logs(settings, service["uuid"]):
+        frames.append(frame)
+        if len(frames) == 3:
+            break
+    assert [f["log"] for f in frames] == ["to out\n", "to err\n", "äöü ✓\n"]
+    assert [f["streamType"] for f in frames] == ["stdout", "stderr", "stdout"]
+    assert {f["source"] for f in frames} == {"talk-1"}
+    assert all(isinstance(f["timestamp"], int) and 0 <= time.time() - f["timestamp"] < 600 for f in frames)
+
+
+def test_tail_of_several_containers_is_in_order(real: Real, settings: config.Settings) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.01; done"
+    service = real.run(target_num_containers=2, run_command=says(script))
+    until(lambda: all(b"9\n" in c.logs() for c in real.inside(service)), "all is written")
+    for follow in (False, True):
+        frames: list[dict[str, Any]] = []
+        for frame in stream.logs(settings, service["uuid"], tail=5, follow=follow):
+            frames.append(frame)
+            if len(frames) == 5:
+                break
+        stamps = [f["timestamp"] for f in frames]
+        assert stamps == sorted(stamps)
+        assert frames[-1]["log"] == "9\n"
+    assert list(stream.logs(settings, service["uuid"], tail=0, follow=False)) == []
+    (first, _) = real.containers(service)
+    lines = list(stream.logs(settings, first["uuid"], kind="container", tail=2, follow=False))
+    assert [f["log"] for f in lines] == ["8\n", "9\n"]
+
+
+def test_long_lines_and_lines_without_an_end_are_whole(real: Real, settings: config.Settings) -> None:
+    script = 'head -c 50000 /dev/zero | tr "\\0" x; echo; echo short; printf unfinished; exit 0'
+    service = real.create(run_command=f"sh -c '{script}'")
+    real.act(service, "start")
+    real.wait(service, "Stopped")
+    lines = [f["log"] for f in stream.logs(settings, service["uuid"], follow=False)]
+    assert lines == ["x" * 50000 + "\n", "short\n", "unfinished"]
+
+
+def test_following_goes_on_over_restarts_redeploys_and_scaling(real: Real, settings: config.Settings) -> None:
+    service = real.run(run_command=says("echo up $(hostname)"))
+    got: list[str] = []
+
+    def follow() -> None:
+        for frame in stream.logs(settings, service["uuid"]):
+            got.append(frame["log"])
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    first = f"up {service['name']}-1\n"
+    until(lambda: got == [first], "the first line")
+    real.act(service, "stop")
+    real.wait(service, "Stopped")
+    real.start(service)
+    until(lambda: got == [first, first], "it was started anew")
+    real.redeploy(service)
+    until(lambda: got == [first] * 3, "it was deployed anew")
+    real.scale(service, 2)
+    until(lambda: got == [first] * 3 + [f"up {service['name']}-2\n"], "there is another one")
+    real.terminate(service)
+    follower.join(60)
+    assert not follower.is_alive(), "the stream ends with the service"
+
+
+def test_nothing_is_lost_and_memory_is_flat_while_nobody_reads(
+    real: Real, server: Server, settings: config.Settings
+) -> None:
+    count = 20_000
+    script = f"i=0; while [ $i -lt {count} ]; do echo $i {'x' * 200}; i=$((i+1)); done; sleep 1"
+    service = real.run(target_num_containers=2, run_command=says(script))
+    path = f"/v1/service/{service['uuid']}/logs/"
+    with stream.Connection(settings, path, {"tail": 100_000}) as connection:
+        messages = connection.messages()
+        seen = [next(messages)]
+        before = server.resident_bytes()
+        until(
+            lambda: all(c.logs(tail=1).startswith(b"19999 ") for c in real.inside(service)), "all is written"
+        )
+        assert server.resident_bytes() - before < 60 << 20
+        while len(seen) < 2 * count:
+            seen.append(next(messages))
+    for source in {f["source"] for f in seen}:
+        numbers = [int(f["log"].split()[0]) for f in seen if f["source"] == source]
+        assert numbers == list(range(count))
+
+
+def run(settings: config.Settings, uuid: str, command: str, *typed: str) -> list[tuple[str, str]]:
+    """The output of a command in a container: (stream, text)."""
+    with stream.exec_command(settings, uuid, command) as connection:
+        for text in typed:
+            connection.send(text)
+        return [(m["streamType"], m["output"]) for m in connection.messages()]
+
+
+def test_a_command_gets_input_and_both_outputs(real: Real, settings: config.Settings) -> None:
+    service = real.run(name="host")
+    uuid = real.containers(service)[0]["uuid"]
+    assert run(settings, uuid, "hostname") == [("stdout", "host-1\n")]
+    out = run(settings, uuid, "sh -c 'cat; echo done >&2'", "one\n", "two ✓\n", "\x04")
+    assert "".join(text for name, text in out if name == "stdout") == "one\ntwo ✓\n"
+    assert "".join(text for name, text in out if name == "stderr") == "done\n"
+    out = run(settings, uuid, "/no/such/program")
+    assert "no such file or directory" in str(out)
+
+
+def test_no_command_in_a_container_that_does_not_run(real: Real, settings: config.Settings) -> None:
+    service = real.run()
+    uuid = real.containers(service)[0]["uuid"]
+    real.act(service, "stop")
+    real.wait(service, "Stopped")
+    with (
+        stream.exec_command(settings, uuid, "true") as connection,
+        pytest.raises(StreamError, match="in a container in state 'Stopped'"),
+    ):
+        list(connection.messages())

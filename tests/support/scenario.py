@@ -102,8 +102,7 @@ class Scenario:
 
     def living(self, prefix: str = "") -> list[str]:
         """The names of all services of the control plane that are not terminated."""
-        alive = (s["name"] for s in self.client.list_services() if s["state"] != "Terminated")
-        return sorted(name for name in alive if name.startswith(prefix))
+        return [name for name in living(self.server) if name.startswith(prefix)]
 
     # -- what was asked -------------------------------------------------------------------------------------
 
@@ -148,6 +147,12 @@ class Scenario:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def living(server: Server) -> list[str]:
+    """The names of all services of a control plane that are not terminated."""
+    with Client(server.user, server.apikey, rest_host=server.url) as client:
+        return sorted(s["name"] for s in client.list_services() if s["state"] != "Terminated")
 
 
 def _text(seen: Seen) -> str:

@@ -64,7 +64,7 @@ class Limit:
     def check(self) -> None:
         """Raises Cancelled when the caller was interrupted."""
         if self.cancelled is not None and self.cancelled.is_set():
-            raise Cancelled("cancelled")
+            raise Cancelled("interrupted")
 
 
 @dataclass(frozen=True)

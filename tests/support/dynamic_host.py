@@ -117,7 +117,9 @@ class Host:
         assert self.process.stdout is not None
         address = f"127.0.0.1:{int(self.process.stdout.readline())}"
         # Go's client, the engine's, takes 16 MB of headers; the error of a failed service is one of them.
-        limits = [(f"grpc.{limit}", 16 << 20) for limit in ("max_metadata_size", "absolute_max_metadata_size")]
+        limits = [
+            (f"grpc.{limit}", 16 << 20) for limit in ("max_metadata_size", "absolute_max_metadata_size")
+        ]
         self._channel = grpc.insecure_channel(address, options=limits)
         self.stub = provider_pb2_grpc.ResourceProviderStub(self._channel)
 

@@ -19,6 +19,7 @@ from . import model, shapes
 from .backends import GONE, Backend, ExecSession, Observed
 from .clock import Clock, LoopClock
 from .core import Core, bad_request
+from .filters import filters
 from .infrastructure import Infrastructure
 from .model import Action, RequestInfo, Settings, Trigger, new_uuid, uri
 from .output import Output
@@ -68,7 +69,7 @@ class ControlPlane:
         self.stacks = Stacks(self.core, self.services)
         self.output = Output(self.core)
         self._infrastructure: Infrastructure | None = None
-        self._filters = shapes.filters(self.records)
+        self._filters = filters(self.records)
         self._closed = False
 
     @property

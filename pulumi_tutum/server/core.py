@@ -1,6 +1,4 @@
-"""What the verbs of the control plane share: records, convergence, events, rendered answers, actions,
-retention.
-"""
+"""What the verbs share: records, convergence, events, rendered answers, actions, retention."""
 
 from __future__ import annotations
 
@@ -62,8 +60,7 @@ RENDERED_KEPT = 4096
 _SWEEP_PAUSE = 0.5
 _EVENT_TYPES = ("service", "container", "action", "stack", "node", "nodecluster")
 #: Kinds that end, and are forgotten `retain_terminated` seconds later. (Nodes are remembered, and no longer
-#: shown: one
-#: of those that the command line names must not come back after a restart.)
+#: shown: one of those that the command line names must not come back after a restart.)
 _ENDING_KINDS = (Service, Container, Stack, NodeCluster, Volume, VolumeGroup)
 
 
@@ -156,7 +153,7 @@ class Core:
                 await sleep(self.clock, wait)
                 wait = min(wait * 2, _DISCARD_MAX)
 
-        self.spawn(discard(), "removing a container that was given up")
+        self.spawn(discard, "removing a container that was given up")
 
     async def close(self) -> None:
         self.hub.close()

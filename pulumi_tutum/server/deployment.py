@@ -1,5 +1,4 @@
-"""How a container comes to be: its node, ports, address and volumes are chosen, then its image fills in the
-rest.
+"""How a container comes to be: node, ports, address and volumes are chosen, its image fills in the rest.
 
 `place` decides what must be unique (so it happens inside a change, at once); `specify` builds what the
 backend gets, once the image is known.

@@ -5,9 +5,9 @@ expanded with Tutum's variables and those of roles when a container is made; the
 was written.
 
 `P_ENV_<VAR>` of a link repeats the target's own variables (image, roles, Tutum's, user) without PATH, HOME,
-TUTUM_AUTH,
-and without those that the target itself got from its links: with two services that link to each other they
-would grow with every redeploy, and they would carry a third service's secrets further than its owner allowed.
+TUTUM_AUTH, and without those that the target itself got from its links: with two services that link to each
+other they would grow with every redeploy, and they would carry a third service's secrets further than its
+owner allowed.
 """
 
 from __future__ import annotations

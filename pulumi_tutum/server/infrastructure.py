@@ -1,6 +1,4 @@
-"""Nodes and node clusters: what the backend has, kept as records; in a simulated world they can also be
-made.
-"""
+"""Nodes and node clusters: what the backend has, kept as records; simulated ones can also be made."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A record is a plain object with slots. Its values are replaced, never changed in place (`records.Change`
 relies on it), and its row in the store is a JSON object without the fields that have their default. A
-service's `definition` is the
-normal form of `schema`, without what equals a default: small, and equal for equal definitions.
+service's `definition` is the normal form of `schema`, without what equals a default: small, and equal for
+equal definitions.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from .backends import (
 )
 
 API = "/api/v1"
+#: The one region and node type that a backend has.
+REGION, NODE_TYPE = "local", "local"
 
 # -- settings
 

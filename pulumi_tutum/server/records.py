@@ -1,5 +1,4 @@
-"""All records of the running server, with their indexes, and changes to them that are stored all at once or
-not at all.
+"""All records of the running server, their indexes, and changes that are stored all at once or not at all.
 
     with records.change() as change:
         change.edit(service).state = STOPPING

@@ -1,4 +1,4 @@
-"""Records as the API's JSON objects: list shape and detail shape of every kind, and the filters of lists.
+"""Records as the API's JSON objects: list shape and detail shape of every kind.
 
 Types are exactly the documented ones (numbers are numbers, absent texts null, lists never null): Go clients
 decode strictly. What a list object leaves out follows from `schema` (`listed`), as in tutum-api.md, 3.3.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import schema
-from ..errors import BadRequest, NotFound
+from ..errors import NotFound
 from ..lifecycle import TERMINATED
 from . import environment, model
 from .backends import ImageInfo
@@ -58,8 +58,6 @@ CONTAINER_UNLISTED = frozenset(
         "working_dir",
     }
 )
-
-REGION, NODE_TYPE = "local", "local"
 
 
 class Shapes:
@@ -425,8 +423,8 @@ class Shapes:
             "nickname": n.nickname or n.name,
             "state": n.state,
             "node_cluster": uri("nodecluster", n.cluster),
-            "node_type": f"{model.API}/nodetype/{self.world.backend}/{NODE_TYPE}/",
-            "region": f"{model.API}/region/{self.world.backend}/{REGION}/",
+            "node_type": f"{model.API}/nodetype/{self.world.backend}/{model.NODE_TYPE}/",
+            "region": f"{model.API}/region/{self.world.backend}/{model.REGION}/",
             "availability_zone": None,
             "docker_version": n.docker_version or None,
             "docker_execdriver": None,
@@ -452,8 +450,8 @@ class Shapes:
             "name": c.name,
             "nickname": c.name,
             "state": c.state,
-            "node_type": c.node_type or f"{model.API}/nodetype/{self.world.backend}/{NODE_TYPE}/",
-            "region": c.region or f"{model.API}/region/{self.world.backend}/{REGION}/",
+            "node_type": c.node_type or f"{model.API}/nodetype/{self.world.backend}/{model.NODE_TYPE}/",
+            "region": c.region or f"{model.API}/region/{self.world.backend}/{model.REGION}/",
             "disk": c.disk,
             "nodes": [uri("node", n.uuid) for n in nodes],
             "target_num_nodes": c.target,
@@ -555,122 +553,6 @@ def _binding(binding: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# -- filters
-
-Test = Callable[[Any, str], bool]
-
-
-def _equal(read: Callable[[Any], Any]) -> Test:
-    return lambda record, value: str(read(record)) == value
-
-
-def _reference(read: Callable[[Any], str]) -> Test:
-    return lambda record, value: read(record) == model.uuid_in(value)
-
-
-def _not_before(name: str) -> Test:
-    return lambda record, value: getattr(record, name) is not None and getattr(record, name) >= moment(value)
-
-
-def _not_after(name: str) -> Test:
-    return lambda record, value: getattr(record, name) is not None and getattr(record, name) <= moment(value)
-
-
-def moment(text: str) -> float:
-    """Seconds since the epoch for RFC 2822 or ISO 8601."""
-    import datetime
-    import email.utils
-
-    try:
-        parsed = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        try:
-            parsed = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-        except ValueError:
-            raise BadRequest("A date must be in RFC 2822 or ISO 8601 form") from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=datetime.timezone.utc)
-    return parsed.timestamp()
-
-
-def filters(records: Any) -> dict[str, dict[str, Test]]:
-    """Per kind: query parameter to test. Parameters that are not here are ignored."""
-
-    def stack_of(s: Service) -> str:
-        return str(records.stack_name(s))
-
-    def stack_of_container(c: Container) -> str:
-        service = records.services.get(c.service)
-        return stack_of(service) if service is not None else ""
-
-    common: dict[str, Test] = {
-        "uuid": lambda r, v: r.uuid == v.lower(),
-        "uuid__startswith": lambda r, v: r.uuid.startswith(v.lower()),
-    }
-    state, name = _equal(lambda r: r.state), _equal(lambda r: r.name)
-    return {
-        "service": {
-            **common,
-            "state": state,
-            "name": name,
-            "stack": _reference(lambda s: s.stack),
-            "stack__name": _equal(stack_of),
-        },
-        "container": {
-            **common,
-            "state": state,
-            "name": name,
-            "service": _reference(lambda c: c.service),
-            "node": _reference(lambda c: c.node),
-            "service__stack__name": _equal(stack_of_container),
-        },
-        "stack": {**common, "name": name, "state": state},
-        "node": {
-            **common,
-            "state": state,
-            "node_cluster": _reference(lambda n: n.cluster),
-            "node_type": lambda n, v: v.rstrip("/").endswith(NODE_TYPE),
-            "region": lambda n, v: v.rstrip("/").endswith(REGION),
-            "docker_version": _equal(lambda n: n.docker_version),
-        },
-        "nodecluster": {
-            **common,
-            "state": state,
-            "name": name,
-            "node_type": lambda n, v: v.rstrip("/").endswith(NODE_TYPE),
-            "region": lambda n, v: v.rstrip("/").endswith(REGION),
-        },
-        "action": {
-            **common,
-            "state": state,
-            "object": lambda a, v: model.uuid_in(a.object) == model.uuid_in(v),
-            "start_date__gte": _not_before("start"),
-            "start_date__lte": _not_after("start"),
-            "end_date__gte": _not_before("end"),
-            "end_date__lte": _not_after("end"),
-        },
-        "volume": {
-            **common,
-            "state": state,
-            "node": _reference(lambda v: v.node),
-            "containers": lambda v, value: _uses_volume(records, v, model.uuid_in(value)),
-        },
-        "volumegroup": {
-            **common,
-            "name": name,
-            "volumes": lambda g, v: getattr(records.volumes.get(model.uuid_in(v)), "group", None) == g.uuid,
-            "services": _reference(lambda g: g.service),
-        },
-        "trigger": {**common, "name": name},
-        "image": {"name": lambda i, v: model.split_image(i.uuid)[0] == v},
-    }
-
-
-def _uses_volume(records: Any, volume: Volume, container: str) -> bool:
-    found = records.containers.get(container)
-    return bool(found and found.spec and any(m.volume == volume.uuid for m in found.spec.volumes))
-
-
 def static(kind: str, backend: str, identifier: str | None = None) -> Any:
     """Providers, regions, node types and availability zones: what there is of them is fixed.
 
@@ -678,26 +560,29 @@ def static(kind: str, backend: str, identifier: str | None = None) -> Any:
         NotFound: no such object.
     """
     api = model.API
-    region, node_type = f"{api}/region/{backend}/{REGION}/", f"{api}/nodetype/{backend}/{NODE_TYPE}/"
+    region, node_type = (
+        f"{api}/region/{backend}/{model.REGION}/",
+        f"{api}/nodetype/{backend}/{model.NODE_TYPE}/",
+    )
     provider = f"{api}/provider/{backend}/"
     shared = {"available": True, "label": backend.capitalize()}
     everything: dict[str, dict[str, dict[str, Any]]] = {
         "provider": {backend: {**shared, "name": backend, "regions": [region], "resource_uri": provider}},
         "region": {
-            f"{backend}/{REGION}": {
+            f"{backend}/{model.REGION}": {
                 **shared,
                 "availability_zones": [],
-                "name": REGION,
+                "name": model.REGION,
                 "node_types": [node_type],
                 "provider": provider,
                 "resource_uri": region,
             }
         },
         "nodetype": {
-            f"{backend}/{NODE_TYPE}": {
+            f"{backend}/{model.NODE_TYPE}": {
                 **shared,
                 "availability_zones": [],
-                "name": NODE_TYPE,
+                "name": model.NODE_TYPE,
                 "provider": provider,
                 "regions": [region],
                 "resource_uri": node_type,

@@ -7,20 +7,18 @@ removed while it runs.
 Containers misbehave when they are told to, by an image of the repository `simulated/...` or by environment
 variables (of the service, as they reach the container); variables win.
 
-  image                     variable                     what happens
-  simulated/exit:<code>     SIMULATE_EXIT=<code>         it exits with that code, 1 s after it runs
-                            SIMULATE_EXIT_AFTER=<s>      ... that many seconds after it runs instead (0: at
-                            once)
-  simulated/crash:<n>       SIMULATE_CRASHES=<n>         it crashes (exit code 1) n times, then stays up; a
-  restart
-                                                         policy that brings it back is what makes it come back
-  simulated/hang            SIMULATE_HANG=1              it is started and never runs
-  simulated/unstartable     SIMULATE_START_ERROR=<text>  the start fails with that text
-  simulated/missing         -                            there is no such image; also any image with the tag
-  `missing` simulated/slow:<s>        SIMULATE_START_SECONDS=<s>   it needs that many seconds to run
-  simulated/slow-stop:<s>   SIMULATE_STOP_SECONDS=<s>    it needs that many seconds to stop
-  simulated/unhealthy       SIMULATE_UNHEALTHY=1         its health check, if there is one, fails
-  simulated/chatty:<n>      SIMULATE_LOG_LINES=<n>       it writes n lines when it runs
+  image                    variable                     what happens
+  simulated/exit:<code>    SIMULATE_EXIT=<code>         it exits with that code, 1 s after it runs
+                           SIMULATE_EXIT_AFTER=<s>      ... that many seconds after it runs (0: at once)
+  simulated/crash:<n>      SIMULATE_CRASHES=<n>         it crashes (exit code 1) n times, then stays up; its
+                                                        restart policy is what brings it back
+  simulated/hang           SIMULATE_HANG=1              it is started and never runs
+  simulated/unstartable    SIMULATE_START_ERROR=<text>  the start fails with that text
+  simulated/missing        -                            there is no such image; so with any tag `missing`
+  simulated/slow:<s>       SIMULATE_START_SECONDS=<s>   it needs that many seconds to run
+  simulated/slow-stop:<s>  SIMULATE_STOP_SECONDS=<s>    it needs that many seconds to stop
+  simulated/unhealthy      SIMULATE_UNHEALTHY=1         its health check, if there is one, fails
+  simulated/chatty:<n>     SIMULATE_LOG_LINES=<n>       it writes n lines when it runs
 
 `SIMULATE_ONLY=<ordinals>` (comma-separated) limits all of these to those containers of the service.
 

@@ -1,0 +1,605 @@
+"""One service on its way to where its state says it goes.
+
+While a service is on its way, or one of its containers is, it has one task (`Transition`). The task looks at
+the records, does the next thing, and waits until something has changed: a backend's answer, an observation,
+or the deadline. Nothing is remembered outside the records but what may be lost (which starts were asked for,
+what failed), so that after a crash a new task goes on from the store.
+
+`wanted` of a container is where it is to go. The task asks the backend for it, and clears it when the
+container is there. Which containers are wanted where follows from the service's state:
+
+  Starting       those that have not run yet are started, missing ones placed, those above the target removed
+  Scaling        the same without starting what had stopped
+  Redeploying    containers of an older deployment are replaced one after another; the first that fails ends
+                 it, so that the others go on running; the new image is looked for before anything is removed
+  Stopping, Terminating    they are stopped, removed
+
+With `sequential_deployment` a container is begun when the one before it is up. "Up": it runs, and is healthy
+if there is a health check; a container that ran and has exited counts as up as well (what that means for the
+service follows when it settles). A container that could not be started and never ran is removed again; its
+record tells why. What autodestroy removes on the way is not made again: jobs are not run twice.
+
+Deadline: `start_timeout` seconds in which no further container gets where it is to go. Then the transition is
+given up: its action is Failed with the reasons, and the service has the state that its containers give it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..errors import BackendError, ServerError
+from ..lifecycle import (
+    NOT_RUNNING,
+    REDEPLOYING,
+    RUNNING,
+    SCALING,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    TERMINATED,
+    TERMINATING,
+    TRANSITIONAL,
+)
+from . import backends
+from .backends import Observed, PortTaken
+from .clock import Timer, sleep
+from .model import Action, Container, Image, Service, has_exited
+from .records import Change
+from .scheduler import NoNode
+from .settling import DEPLOYING, RETRY_MAX, RETRY_SECONDS, Settling
+
+log = logging.getLogger("pulumi_tutum.server")
+
+_PORT_TRIES = 20
+#: How long a transition that was given up may still clean up after itself.
+_CLEANING_SECONDS = 15.0
+
+
+class Transition:
+    """See the module's docstring.
+
+    Args:
+        over: called when it has ended, whatever the reason.
+    """
+
+    def __init__(self, settling: Settling, service: Service, over: Callable[[], None]) -> None:
+        self.settling = settling
+        self.over = over
+        self.records = settling.records
+        self.world = settling.world
+        self.service = service
+        self.task: asyncio.Task[None] | None = None
+        self.wake = asyncio.Event()
+        self.ops: dict[str, asyncio.Task[None]] = {}
+        #: What the backend said about a container while a call about it was in progress.
+        self.told: dict[str, Observed] = {}
+        #: Containers whose start the backend has accepted.
+        self.asked: set[str] = set()
+        #: Containers that this run has begun to bring up.
+        self.begun: set[str] = set()
+        #: Why, by container name, in order.
+        self.failures: dict[str, str] = {}
+        #: Ordinals (EVERY_NODE: nodes) that could not be filled and are not tried again by this run.
+        self.given_up: set[int | str] = set()
+        #: What a backend that is to be asked again said last, by container.
+        self.troubles: dict[str, str] = {}
+        self.image_found = False
+        self.cancelled = False
+        self._expiries = 0
+        self._timer: Timer | None = None
+        self._waiting: set[str] = set()
+        self._action = service.action
+        self._progress = self._most_progress()
+
+    def _begin_anew(self) -> None:
+        """Another action began while containers were still on their way."""
+        self._action = self.service.action
+        self.failures.clear()
+        self.given_up.clear()
+        self.begun.clear()
+        self.asked.clear()
+        self.image_found, self.cancelled, self._expiries = False, False, 0
+        for c in self.records.containers_of(self.service.uuid):
+            if c.uuid in self.ops and c.wanted in ("stopped", "gone"):
+                # A call that brings it up must not win over what is wanted now.
+                self.ops.pop(c.uuid).cancel()
+        self._progress = self._most_progress()
+        self._arm(self.world.settings.start_timeout)
+
+    def _most_progress(self) -> int:
+        """How often a container may get where it is to go, generously."""
+        containers = len(self.records.containers_of(self.service.uuid))
+        wanted = self.service.target
+        return 10 + 4 * (containers + (len(self.records.nodes) if wanted is None else wanted))
+
+    async def run(self) -> None:
+        self._arm(self.world.settings.start_timeout)
+        try:
+            while True:
+                self.wake.clear()
+                if self.service.action != self._action:
+                    self._begin_anew()
+                try:
+                    if self._step():
+                        break
+                except ServerError as error:
+                    log.warning("cannot store: %s", error.message)
+                    await sleep(self.settling.clock, RETRY_SECONDS)
+                    continue
+                except Exception:
+                    # A bug must not leave the service in a transitional state for ever.
+                    log.exception("converging a service ended unexpectedly")
+                    self.failures[self.service.name] = "internal error; the server's log has more"
+                    self.cancelled = True
+                    await sleep(self.settling.clock, RETRY_MAX)
+                    continue
+                await self.wake.wait()
+        finally:
+            if self._timer:
+                self._timer.cancel()
+            for op in self.ops.values():
+                op.cancel()
+            self.over()
+
+    # -- the deadline
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self.settling.clock.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._expiries += 1
+        try:
+            self._give_up(final=self._expiries > 1)
+        except ServerError:
+            self._expiries -= 1
+            self._arm(RETRY_SECONDS)
+            return
+        self._arm(min(_CLEANING_SECONDS, self.world.settings.start_timeout))
+        self.wake.set()
+
+    def _note_progress(self, live: list[Container]) -> None:
+        """A container less on its way: the deadline begins anew; not without end, whatever containers do."""
+        waiting = {c.uuid for c in live if c.wanted}
+        if self._waiting - waiting and self._expiries == 0 and self._progress > 0:
+            self._progress -= 1
+            self._arm(self.world.settings.start_timeout)
+        self._waiting = waiting
+
+    def _give_up(self, final: bool, reason: str = "") -> None:
+        within = reason or f"within {self.world.settings.start_timeout:g} seconds"
+        for op in self.ops.values():
+            op.cancel()
+        self.ops.clear()
+        with self.records.change() as change:
+            for c in self.records.containers_of(self.service.uuid):
+                if not c.wanted:
+                    continue
+                if c.wanted == "gone" and not final:
+                    continue
+                if c.wanted == "running":
+                    verb = "become healthy" if c.runs else "start"
+                    self._fail(change, c, f"did not {verb} {within}")
+                else:
+                    verb = "be stopped" if c.wanted == "stopped" else "be removed"
+                    self._fail(change, c, f"could not {verb} {within}")
+        self.cancelled = True
+
+    def _fail(self, change: Change, c: Container, reason: str) -> None:
+        """A container does not get where it was to go; see the module's docstring for what becomes of it."""
+        if c.uuid in self.troubles:
+            reason += f": {self.troubles.pop(c.uuid)}"
+        self.failures[c.name] = reason
+        starting = c.wanted == "running"
+        change.edit(c).reason = reason
+        if starting and not c.runs:
+            self.given_up.add(c.node if self.service.every_node else c.ordinal)
+            if c.started is None:
+                self.settling.end_action(change, c.action, reason)
+                c.action, c.wanted = "", "gone"
+                return
+            if c.uuid in self.asked:
+                # The backend has accepted the start: it must not come up later.
+                self.settling.end_action(change, c.action, reason)
+                c.action, c.wanted, c.ran = "", "stopped", True
+                return
+        c.ran = True
+        self.settling.arrived(change, c, reason)
+
+    # -- one step
+
+    def _step(self) -> bool:
+        """Do what can be done now. True: the service has come to rest."""
+        service = self.service
+        action = self.records.actions.get(service.action)
+        if action is not None and action.state == "Canceling" and not self.cancelled:
+            self._give_up(final=False, reason="before it was canceled")
+        live = self.records.containers_of(service.uuid)
+        self._note_progress(live)
+        with self.records.change() as change:
+            for c in live:
+                if c.wanted == "running" and c.runs and c.healthy is False and c.uuid not in self.ops:
+                    self._fail(change, c, "is not healthy")
+            if service.state in DEPLOYING and not self.cancelled:
+                self._deploy(change, live)
+        live = self.records.containers_of(service.uuid)
+        for c in live:
+            if c.uuid not in self.ops:
+                self._carry_out(c)
+        if service.state not in TRANSITIONAL:
+            self.settling.rest(service)
+        if self._expiries > 1:
+            self._come_to_rest()
+            return True
+        if self.ops or any(c.wanted for c in self.records.containers_of(service.uuid)):
+            return False
+        self._come_to_rest()
+        return True
+
+    def _carry_out(self, c: Container) -> None:
+        backend = self.settling.backend
+        if c.wanted == "gone":
+            self._operate(c, lambda: self._remove(c))
+        elif c.wanted == "stopped":
+            if c.runs or c.uuid in self.asked:
+                self._operate(c, lambda: backend.stop(c.uuid))
+            else:
+                with self.records.change() as change:
+                    self.settling.arrived(change, c)
+        elif c.wanted == "running" and c.uuid not in self.asked:
+            if self.settling.is_up(c):
+                with self.records.change() as change:
+                    self.settling.arrived(change, c)
+            elif not c.runs:
+                self.begun.add(c.uuid)
+                self._operate(c, lambda: self._bring_up(c))
+
+    def _deploy(self, change: Change, live: list[Container]) -> None:
+        """Decide which containers are to come, to start and to go next."""
+        service = self.service
+        staying = [c for c in live if c.wanted != "gone"]
+        redeploying = service.state == REDEPLOYING
+        old = [c for c in staying if redeploying and c.deployment < service.deployment]
+        moving = any(c.wanted for c in live) or bool(self.ops)
+        excess, missing = self._slots(staying, live)
+        for c in excess:
+            change.edit(c).wanted = "gone"
+            c.keep_volumes = False
+        old = [c for c in old if c not in excess]
+        if old:
+            # One at a time, and none after one that failed.
+            if moving or excess or self.failures:
+                return
+            if not self.image_found:
+                self._look_for_image(old[0].node)
+            elif missing:
+                self._place(change, missing[:1])
+            else:
+                change.edit(old[0]).wanted = "gone"
+                old[0].keep_volumes = service.reuse_volumes
+            return
+        idle = [c for c in staying if c not in excess and self._should_start(c)]
+        if not service.get("sequential_deployment"):
+            for c in idle:
+                change.edit(c).wanted = "running"
+            self._place(change, missing)
+        elif not moving and not self.failures:
+            if idle and (not missing or idle[0].ordinal < _ordinal(missing[0])):
+                change.edit(idle[0]).wanted = "running"
+            else:
+                self._place(change, missing[:1])
+
+    def _should_start(self, c: Container) -> bool:
+        """Stopped containers that a start has not brought up yet (it cleared `ran`)."""
+        return (
+            self.service.state == STARTING
+            and not c.runs
+            and not c.wanted
+            and not c.ran
+            and c.name not in self.failures
+        )
+
+    def _slots(
+        self, staying: list[Container], live: list[Container]
+    ) -> tuple[list[Container], list[tuple[int, str | None]]]:
+        """Containers that are too many, and (ordinal, node) of those that are missing."""
+        service = self.service
+        taken = {c.ordinal for c in live}
+        free = (n for n in range(1, len(live) + 100_000) if n not in taken)
+        if service.every_node:
+            nodes = [n.uuid for n in self.world.candidates(service)]
+            held: set[str] = set()
+            excess = []
+            for c in staying:
+                outdated = service.state == REDEPLOYING and c.node not in nodes
+                if outdated or c.node in held:
+                    excess.append(c)
+                held.add(c.node)
+            leaving = {c.node for c in live if c.wanted == "gone"}
+            filled = held | leaving | self.given_up | set(service.finished)
+            wanted = [n for n in nodes if n not in filled]
+            return excess, [(next(free), n) for n in wanted]
+        target = service.target or 0
+        excess = staying[target:]
+        filled = self.given_up | set(service.finished)
+        missing = target - len(staying) - len(filled)
+        found: list[tuple[int, str | None]] = []
+        while missing > 0 and len(found) < missing:
+            ordinal = next(free)
+            if ordinal not in filled:
+                found.append((ordinal, None))
+        return excess, found
+
+    def _place(self, change: Change, slots: list[tuple[int, str | None]]) -> None:
+        service = self.service
+        if not slots:
+            if service.every_node and not self.failures and not self.world.candidates(service):
+                self._explain_no_candidates()
+            return
+        loads = self.world.loads(service)
+        for ordinal, node in slots:
+            try:
+                container = self.world.place(change, service, ordinal, loads, node)
+            except NoNode as error:
+                self.failures[f"{service.name}-{ordinal}"] = str(error)
+                self.given_up.add(node if node is not None else ordinal)
+            else:
+                self.begun.add(container.uuid)
+
+    def _explain_no_candidates(self) -> None:
+        tags = [tag["name"] for tag in self.service.get("tags")]
+        self.failures[self.service.name] = (
+            f"no node has all the tags {', '.join(tags)}" if tags else "no node is up"
+        )
+
+    # -- calls to the backend
+
+    def _operate(self, c: Container, work: Callable[[], Awaitable[Observed]]) -> None:
+        async def operate() -> None:
+            seen = await self._insist(c, work)
+            # Nothing is awaited between storing the answer and forgetting the call.
+            while seen is not None and c.live:
+                try:
+                    with self.records.change() as change:
+                        self.settling.apply(change, c, seen)
+                    break
+                except ServerError:
+                    await sleep(self.settling.clock, RETRY_SECONDS)
+
+        self._launch(c.uuid, operate)
+
+    def _launch(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def launch() -> None:
+            try:
+                await work()
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("a call to the backend ended unexpectedly")
+                self.failures[self.service.name] = "internal error; the server's log has more"
+                self.cancelled = True
+                self._drop_wishes(key)
+            finally:
+                if self.ops.get(key) is asyncio.current_task():
+                    del self.ops[key]
+                self.wake.set()
+
+        self.ops[key] = asyncio.get_running_loop().create_task(launch(), name=f"container {key}")
+
+    def _drop_wishes(self, key: str) -> None:
+        container = self.records.containers.get(key)
+        if container is not None and container.live and container.wanted:
+            try:
+                with self.records.change() as change:
+                    self.settling.arrived(change, container, "internal error")
+            except ServerError:
+                log.warning("cannot store the end of a failed call")
+
+    async def _insist(self, c: Container, work: Callable[[], Awaitable[Observed]]) -> Observed | None:
+        """What the backend answers; None when it refused, which is recorded then. Passing troubles are waited
+        out.
+        """
+        wait = RETRY_SECONDS
+        while True:
+            try:
+                seen = await work()
+                told = self.told.pop(c.uuid, None)
+                if (
+                    told is not None
+                    and told.status != seen.status
+                    and c.spec is not None
+                    and seen.status != backends.GONE
+                ):
+                    # Which of the two is newer? A second look decides.
+                    seen = await self.settling.backend.create(c.spec)
+                self.troubles.pop(c.uuid, None)
+                return seen
+            except ServerError:
+                pass
+            except BackendError as error:
+                if not error.transient and c.wanted != "gone":
+                    self.troubles.pop(c.uuid, None)
+                    await self._refused(c, str(error))
+                    return None
+                log.warning("the backend did not do it yet", extra={"container": c.name, "error": str(error)})
+                self.troubles[c.uuid] = str(error)
+            await sleep(self.settling.clock, wait)
+            wait = min(wait * 2, RETRY_MAX)
+
+    async def _refused(self, c: Container, reason: str) -> None:
+        while True:
+            try:
+                with self.records.change() as change:
+                    self._fail(change, c, reason)
+                return
+            except ServerError:
+                await sleep(self.settling.clock, RETRY_SECONDS)
+
+    async def _bring_up(self, c: Container) -> Observed:
+        backend = self.settling.backend
+        if c.spec is None:
+            info = await backend.image(c.image, c.node)
+            with self.records.change() as change:
+                self.world.specify(change, self.service, c, info)
+                known = self.records.images.get(c.image)
+                if known is None:
+                    change.add(Image(c.image, self.records.next_seq(), info))
+                elif known.info != info:
+                    change.edit(known).info = info
+        elif (names := self.world.linked_as(self.service)) != c.spec.linked_as:
+            with self.records.change() as change:
+                change.edit(c).spec = dataclasses.replace(c.spec, linked_as=names)
+        assert c.spec is not None
+        seen = await backend.create(c.spec)
+        # Did it run and exit while this server was down? A job is not run twice.
+        finished = has_exited(seen) and c.status in ("", backends.CREATED)
+        if seen.status not in (backends.RUNNING, backends.RESTARTING) and not finished:
+            seen = await self._start(c)
+            self.asked.add(c.uuid)
+        return seen
+
+    async def _start(self, c: Container) -> Observed:
+        """Start a container that was created; where a dynamic port turns out to be somebody else's, with
+        another.
+        """
+        backend = self.settling.backend
+        for _ in range(_PORT_TRIES):
+            try:
+                return await backend.start(c.uuid)
+            except PortTaken:
+                if c.started is not None:
+                    raise
+                with self.records.change() as change:
+                    try:
+                        changed = self.world.change_ports(change, self.service, c)
+                    except NoNode as error:
+                        raise BackendError(str(error)) from None
+                if not changed:
+                    raise
+            await backend.remove(c.uuid)
+            assert c.spec is not None
+            await backend.create(c.spec)
+        return await backend.start(c.uuid)
+
+    async def _remove(self, c: Container) -> Observed:
+        volumes: list[str] = []
+        if not c.keep_volumes:
+            volumes = [
+                v.uuid for v in self.records.volumes_of.get(c.service, {}).values() if v.ordinal == c.ordinal
+            ]
+        if c.status or c.spec is not None:
+            await self.settling.backend.remove(c.uuid, volumes=volumes)
+        return Observed(c.uuid, backends.GONE)
+
+    def _look_for_image(self, node: str) -> None:
+        image = self.service.definition["image"]
+
+        async def look() -> None:
+            wait = RETRY_SECONDS
+            while not self.image_found:
+                try:
+                    await self.settling.backend.image(image, node)
+                    self.image_found = True
+                except BackendError as error:
+                    if not error.transient:
+                        self.failures[self.service.name] = str(error)
+                        return
+                    await sleep(self.settling.clock, wait)
+                    wait = min(wait * 2, RETRY_MAX)
+
+        self._launch("image", look)
+
+    # -- the end
+
+    def _come_to_rest(self) -> None:
+        service, now = self.service, self.settling.clock.time()
+        before = service.state
+        live = self.records.containers_of(service.uuid)
+        with self.records.change() as change:
+            change.edit(service)
+            if before == TERMINATING:
+                self._end(change, live)
+            elif before in TRANSITIONAL:
+                if before in DEPLOYING:
+                    self._note_exits()
+                    self._note_deployment(service, now, live)
+                for c in live:
+                    if c.deployment != service.deployment:
+                        change.edit(c).deployment = service.deployment
+                if before == STOPPING:
+                    service.stopped = now
+            if before != TERMINATING:
+                service.state = self.settling.state_of(service)
+                if service.state in (STOPPED, NOT_RUNNING) and before not in (STOPPED, NOT_RUNNING, STOPPING):
+                    service.stopped = now if before == RUNNING or self.begun else service.stopped
+            if before in TRANSITIONAL:
+                self._end_action(change)
+        self.settling.settled(service)
+
+    def _note_exits(self) -> None:
+        """A container of this transition that ended badly is a failure too."""
+        for uuid in self.begun:
+            c = self.records.containers.get(uuid)
+            if c is not None and not c.runs and c.exit_code and c.name not in self.failures:
+                self.failures[c.name] = f"exited with code {c.exit_code}" + (
+                    f" ({c.reason})" if c.reason else ""
+                )
+
+    def _note_deployment(self, service: Service, now: float, live: list[Container]) -> None:
+        if service.every_node:
+            service.goal = len(self.world.candidates(service))
+        else:
+            service.goal = service.target or 0
+        began = any(
+            (c := self.records.containers.get(u)) is not None and c.started is not None for u in self.begun
+        )
+        if began or (live and service.state != SCALING):
+            if service.fresh:
+                service.deployed = now
+            if service.state != SCALING:
+                service.started = now
+        service.fresh = False
+
+    def _end(self, change: Change, live: list[Container]) -> None:
+        """The service is terminated; or, when its containers cannot be removed, it is back."""
+        service, now = self.service, self.settling.clock.time()
+        holder = self.records.by_name.get((service.stack, service.name.lower()), service.uuid)
+        blocked = [c for c in live if self.settling.answers(c.node)]
+        if blocked and holder == service.uuid and not (service.key and service.key in self.records.by_key):
+            service.state = self.settling.state_of(service)
+            return
+        for c in live:
+            self.settling.ended(change, c)
+        service.state, service.destroyed, service.token = TERMINATED, now, ""
+        for volume in list(self.records.volumes_of.get(service.uuid, {}).values()):
+            change.edit(volume).state = "Terminated"
+            volume.destroyed = now
+        for group in [g for (owner, _), g in self.records.group_at.items() if owner == service.uuid]:
+            change.edit(group).state = "Terminated"
+            group.destroyed = now
+        for trigger in list(self.records.triggers_of.get(service.uuid, ())):
+            change.drop(self.records.triggers[trigger])
+
+    def _end_action(self, change: Change) -> None:
+        service = self.service
+        error = "; ".join(f"{name}: {reason}" for name, reason in self.failures.items())
+        if service.state == TERMINATED:
+            error = ""
+        action = self.records.actions.get(service.action)
+        if action is not None and action.state == "Canceling":
+            _cancel(change, action, self.settling.clock.time())
+        self.settling.end_action(change, service.action, error)
+        service.action = ""
+
+
+def _cancel(change: Change, action: Action, now: float) -> None:
+    change.edit(action).state = "Canceled"
+    action.end = now
+
+
+def _ordinal(slot: tuple[int, str | None]) -> int:
+    return slot[0]

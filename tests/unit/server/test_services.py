@@ -536,8 +536,8 @@ def test_logs_and_exec() -> None:
             await asyncio.wait_for(follower, 10)
 
             action = plane.control.listing("action", {"object": f"/api/v1/service/{uuid}/"})[-1]
-            lines = [str(f["log"]) async for fs in plane.control.logs("action", action["uuid"]) for f in fs]
-            assert lines == [f"Service Terminate: /api/v1/service/{uuid}/\n", "Success\n"]
+            told = [str(f["log"]) async for fs in plane.control.logs("action", action["uuid"]) for f in fs]
+            assert told == [f"Service Terminate: /api/v1/service/{uuid}/\n", "Success\n"]
 
             other = await plane.up(name="other")
             session = await plane.control.exec(plane.containers(other)[0]["uuid"], ["sh", "-c", "echo hello"])

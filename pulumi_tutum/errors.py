@@ -20,8 +20,8 @@
       StreamError              a websocket could not be opened, or broke
       BackendError             (server) the backend could not do what was asked; its text is readable
 
-The client maps a status to a class, the server raises the same classes and renders them: `ApiError.for_status` and
-`ApiError.status` are the one table. No message ever contains a request body, a credential or a value of an
+The client maps a status to a class, the server raises the same classes and renders them:
+`ApiError.for_status` and `ApiError.status` are the one table. No message ever contains a request body, a credential or a value of an
 environment variable. Only what somebody catches has a class of its own.
 """
 
@@ -227,7 +227,8 @@ class BackendError(TutumError):
     """A backend (simulated, docker, swarm) could not do what was asked. The text is shown to users.
 
     Attributes:
-        transient: asking again may help (the engine does not answer); the control plane does so until its deadline.
+        transient: asking again may help (the engine does not answer); the control plane does so until its
+            deadline.
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:

@@ -1,8 +1,8 @@
-"""The ten states of a service, and what may be done in each: one table, read by the server and by the provider.
+"""The ten states of a service, and what may be done in each: one table for the server and for the provider.
 
-The server asks `permitted(action, state)` before it acts and moves to `Action.via`; the provider derives from the same
-rows what it may ask for and which states mean "still on its way". Source: specification, "Service states"; where it
-contradicts itself, the row says which reading was taken (tutum-api.md, section 11).
+The server asks `permitted(action, state)` before it acts and moves to `Action.via`; the provider derives from
+the same rows what it may ask for and which states mean "still on its way". Source: specification, "Service
+states"; where it contradicts itself, the row says which reading was taken (tutum-api.md, section 11).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ ACTIONS: dict[str, Action] = {
             REDEPLOYING,
             frozenset({RUNNING}),
             lenient_from=frozenset({NOT_RUNNING}),
-            remark="from Not running it is refused; `serve --lenient` takes it as a start, as tools of the time expect",
+            remark="from Not running it is refused; `serve --lenient` takes it as a start, as old tools expect",
         ),
         Action(
             "terminate",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pexpect
@@ -157,8 +157,10 @@ def test_logs(cli: Tutum, python27: Python27, server: Server) -> None:
     assert following.returncode == 0, errors
 
 
-def background(python27: Python27, server: Server, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def background(python27: Python27, server: Server, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`tutum <arguments>`, killed at the end if it still runs."""
+    process = subprocess.Popen(
         [python27.python, "-u", "-c", "from tutumcli.tutum_cli import main; main()", *arguments],
         env=python27.environment(server.environment),
         stdin=subprocess.DEVNULL,
@@ -166,6 +168,11 @@ def background(python27: Python27, server: Server, *arguments: str) -> subproces
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_events(cli: Tutum, python27: Python27, server: Server) -> None:
@@ -181,7 +188,6 @@ def test_events(cli: Tutum, python27: Python27, server: Server) -> None:
             return "service" in "".join(seen)
 
         until(told, "an event")
-        listening.send_signal(signal.SIGKILL)
 
 
 def test_exec(cli: Tutum, python27: Python27, server: Server) -> None:

@@ -21,8 +21,8 @@
       BackendError             (server) the backend could not do what was asked; its text is readable
 
 The client maps a status to a class, the server raises the same classes and renders them:
-`ApiError.for_status` and `ApiError.status` are the one table. No message ever contains a request body, a credential or a value of an
-environment variable. Only what somebody catches has a class of its own.
+`ApiError.for_status` and `ApiError.status` are the one table. No message ever contains a request body, a
+credential or a value of an environment variable. Only what somebody catches has a class of its own.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ ACTIONS: dict[str, Action] = {
             REDEPLOYING,
             frozenset({RUNNING}),
             lenient_from=frozenset({NOT_RUNNING}),
-            remark="from Not running it is refused; `serve --lenient` takes it as a start, as old tools expect",
+            remark="from Not running it is refused; `serve --lenient` takes it as a start, for old tools",
         ),
         Action(
             "terminate",

@@ -104,5 +104,5 @@ def test_after_each_up_the_services_are_the_programs(tmp_path: Path) -> None:
         Scenario(tmp_path / "scenario", server) as scenario,
     ):
         walk = Walk(SEED, EngineWorld(scenario))
-        walk.run(STEPS)
+        walk.run(STEPS, server.log)
         print(f"walk {SEED}: {STEPS} steps, {dict(sorted(walk.taken.items()))}")

@@ -126,6 +126,6 @@ def test_after_each_up_the_services_are_the_programs(number: int, tmp_path: Path
         world = HostWorld(server, proxy)
         with world.stack:
             walk = Walk(SEED + number, world)
-            walk.run(STEPS // WALKS)
+            walk.run(STEPS // WALKS, server.log)
             print(f"walk {SEED + number}: {STEPS // WALKS} steps, {dict(sorted(walk.taken.items()))}")
         world.client.close()

@@ -65,23 +65,26 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.kind = ""
         self._number = 0
 
-    def run(self, steps: int) -> None:
-        """Take the steps, then destroy. The AssertionError of a wrong one names seed, step and program."""
+    def run(self, steps: int, log: Callable[[], str]) -> None:
+        """Take the steps, then destroy. The AssertionError of a wrong one names seed, step and program, and
+        ends with what the control plane said last (`log`)."""
         for step in range(steps):
-            kind = "?"
+            self.kind = "?"
             try:
-                kind = self._step()
+                self._step()
                 self.check()
             except Exception as error:
+                said = "\n".join(log().splitlines()[-20:])
                 raise AssertionError(
-                    f"seed {self.seed}, step {step} ({kind}), program {self.program}"
+                    f"seed {self.seed}, step {step} ({self.kind}), program {self.program}\n{said}"
                 ) from error
         self.world.destroy()
         assert self.living() == {}
 
-    def _step(self) -> str:
+    def _step(self) -> None:
         kinds: dict[str, Callable[[], None]] = {
             name.removeprefix("_do_"): getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
@@ -97,6 +100,7 @@ class Walk:
             group = self.random.choices(("change", "outside", "disturb"), (70, 18, 12))[0]
             names = {"change": kinds, "outside": outside, "disturb": disturbances}[group] or kinds
             kind = self.random.choice(sorted(names))
+        self.kind = kind
         self.taken[kind] += 1
         if kind in outside:
             outside[kind]()
@@ -107,7 +111,6 @@ class Walk:
         else:
             kinds[kind]()
         self.world.up(self.program, refresh=kind in outside)
-        return kind
 
     # -- what the walk asserts -----------------------------------------------------------------------------
 

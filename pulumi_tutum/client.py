@@ -98,6 +98,10 @@ class Client:
             Authorization header value.
         settings: ready-made settings, instead of all of these.
         user_agent: the application's own token, which goes before ours.
+        run: a random name for the run that this client is part of, or "" (see `create_service`).
+
+    Attributes:
+        run_headers: what tells the control plane of the run, on events streams too.
 
     Raises:
         ConfigError: credentials are missing, or an address is not one.
@@ -114,6 +118,7 @@ class Client:
         ca_bundle: str | None = None,
         settings: config.Settings | None = None,
         user_agent: str | None = None,
+        run: str = "",
     ) -> None:
         explicit = {
             "user": user,
@@ -125,6 +130,7 @@ class Client:
         }
         self.settings = settings if settings is not None else config.resolve(explicit)
         self.user_agent = f"{user_agent + ' ' if user_agent else ''}pulumi-tutum/{__version__}"
+        self.run_headers = {"X-Tutum-Run": run} if run else {}
         self._transport: Transport | None = None
         self._opening = threading.Lock()
 
@@ -132,7 +138,7 @@ class Client:
         return f"Client({self.settings.rest_host!r}, user={self.settings.user!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "user_agent": self.user_agent}
+        return {"settings": self.settings, "user_agent": self.user_agent, "run_headers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _transport=None, _opening=threading.Lock())
@@ -212,7 +218,8 @@ class Client:
             whatever the body says.
 
         Raises:
-            Conflict: the name is taken, the key is closed, or what was made cannot be told (see below).
+            Conflict: the name is taken, the key is closed, or what was made cannot be told (see below). With
+                `retry_after`: another run is making the service with this key, and has not ended.
             TransportError: no answer came; without a key, or when `sent` is False, look before trying again.
 
         Why a repeat makes nothing twice. After an error that leaves open whether the server has acted
@@ -237,7 +244,10 @@ class Client:
         """
         limit = _limits(deadline, cancelled)
         word = f"create/{secrets.token_hex(8)}" if key else ""
-        headers = {"Idempotency-Key": key, "User-Agent": f"{self.user_agent} ({word})"} if key else {}
+        headers: dict[str, str] = {}
+        if key:
+            headers = {"Idempotency-Key": key, "User-Agent": f"{self.user_agent} ({word})"}
+            headers |= self.run_headers
         uncertain = False
         attempts = _Attempts(limit)
         while True:
@@ -695,7 +705,7 @@ class _Attempts:
         if cancelled is None:
             time.sleep(seconds)
         elif cancelled.wait(seconds) or cancelled.is_set():
-            raise Cancelled("cancelled")
+            raise Cancelled("interrupted")
 
     def _seconds(self, error: ApiError | TransportError) -> float:
         self._count += 1

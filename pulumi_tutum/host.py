@@ -45,6 +45,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 import weakref
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +60,18 @@ import grpc  # type: ignore[import-untyped]
 
 from pulumi_tutum.errors import TutumError
 
-__all__ = ["PLAIN_HOST", "PROGRESS", "Call", "Failure", "at_end", "current", "prepare", "secret", "tells_urn"]
+__all__ = [
+    "PLAIN_HOST",
+    "PROGRESS",
+    "Call",
+    "Failure",
+    "at_end",
+    "current",
+    "prepare",
+    "run",
+    "secret",
+    "tells_urn",
+]
 
 PLAIN_HOST = "PULUMI_TUTUM_PLAIN_HOST"
 """Environment variable: set (and not 0), nothing private is touched."""
@@ -309,6 +321,14 @@ def prepare(workers: int = WORKERS) -> None:
         _watch_engine()
 
 
+def run() -> str:
+    """A random name for this process, of which the engine has one in each run.
+
+    "" where it may outlive its engine (see 6), so that nobody waits for its end.
+    """
+    return _run if _watch is not None else ""
+
+
 def at_end(function: Callable[[], object]) -> None:
     """Runs `function` when the run is over and what its calls returned has been saved.
 
@@ -326,6 +346,7 @@ def at_end(function: Callable[[], object]) -> None:
 # What this process knows. `_lock` guards what is made once, and the two collections.
 _lock = threading.Lock()
 _cancelled = threading.Event()  # the engine sent Cancel
+_run = uuid.uuid4().hex
 _dropped = threading.Event()  # the engine gave up a call that we were serving
 _waits: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 _endings: list[Callable[[], object]] = []

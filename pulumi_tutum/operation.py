@@ -17,6 +17,7 @@ from .client import Client, Detail
 from .errors import (
     ApiError,
     Cancelled,
+    Conflict,
     Gone,
     NotFound,
     RateLimited,
@@ -30,6 +31,11 @@ __all__ = ["Operation", "Session"]
 
 #: Between two attempts of an action whose first answer never came, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+#: How long an interrupted create still listens for its answer, in seconds.
+_LAST_WORD = 1.0
+#: How long a create waits for the end of another run that makes the same service. The host of a killed engine
+#: ends within some 5 seconds; that of a machine that was lost counts as dead after 60.
+_OTHER_RUN_SECONDS = 75.0
 
 
 class Session:
@@ -63,7 +69,8 @@ class Session:
         """
         with self._lock:
             if self._client is None:
-                self._client = Client(settings=config.resolve(self._explicit, self._environ))
+                settings = config.resolve(self._explicit, self._environ)
+                self._client = Client(settings=settings, run=host.run())
             return self._client
 
     @property
@@ -84,6 +91,24 @@ class Session:
         if service["state"] in lifecycle.ENDING:
             raise NotFound(f"service {uuid} is {service['state']}")
         return service
+
+
+class _Patient:
+    """An interruption that leaves a request under way some seconds; a pause between two it ends at once."""
+
+    def __init__(self, cancelled: threading.Event, seconds: float) -> None:
+        self._cancelled = cancelled
+        self._seconds = seconds
+        self._end: float | None = None
+
+    def is_set(self) -> bool:
+        if not self._cancelled.is_set():
+            return False
+        self._end = self._end or time.monotonic() + self._seconds
+        return time.monotonic() >= self._end
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._cancelled.wait(timeout)
 
 
 class Operation:
@@ -141,9 +166,29 @@ class Operation:
         self.service = self.session.client.get_service(uuid, **self.limits)
 
     def make(self, inputs: Mapping[str, Any], key: str | None) -> None:
-        """Creates the service, or gets hold of the one that an earlier run has made with this key."""
-        body = schema.body(inputs)
-        self.service = self.session.client.create_service(body, key=key, **self.limits)
+        """Creates the service, or gets hold of the one that an earlier run has made with this key.
+
+        Where that run has not ended yet, this waits for its end, but not for long.
+        """
+        if self.call.cancelled.is_set():
+            raise Cancelled("interrupted before the service was created")
+        body, client = schema.body(inputs), self.session.client
+        if key and client.run_headers:
+            # By its stream the control plane knows that this run lives, and gives the service to no other.
+            self.session.waiter.listen(**self.limits)
+        # What was made must get into the state; nobody else knows of it.
+        patient = _Patient(self.call.cancelled, _LAST_WORD)
+        give_up = min(self.deadline, time.monotonic() + _OTHER_RUN_SECONDS)
+        while True:
+            try:
+                self.service = client.create_service(body, key=key, deadline=self.deadline, cancelled=patient)
+                return
+            except Conflict as error:
+                if error.retry_after is None or time.monotonic() + error.retry_after >= give_up:
+                    raise
+                self.call.progress("waiting for the end of another run, which is making it")
+                if self.call.cancelled.wait(error.retry_after):
+                    raise Cancelled("interrupted while another run was making the service") from None
 
     # -- bringing it to the inputs -----------------------------------------------------------------------
 

@@ -67,13 +67,15 @@ class Connection:
         cancelled: Signal | None = None,
         deadline: float | None = None,
         user_agent: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._cancelled = cancelled
         self._deadline = deadline
         self._closed = threading.Event()
         query = urlencode({name: value for name, value in (params or {}).items() if value is not None})
         target = path + ("?" + query if query else "")
-        self._socket = _connect(settings, target, deadline, cancelled, user_agent)
+        sent = {"User-Agent": user_agent or f"pulumi-tutum/{__version__}", **(headers or {})}
+        self._socket = _connect(settings, target, deadline, cancelled, sent)
 
     def __enter__(self) -> Connection:
         return self
@@ -173,6 +175,7 @@ def events(
     on_change: Callable[[bool], None] | None = None,
     on_open: Callable[[Connection], None] | None = None,
     user_agent: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Every event of the account, for ever: the connection is made again, with growing pauses, whenever it
     is lost.
@@ -183,7 +186,8 @@ def events(
         Nothing is replayed: what happened while there was no connection has to be read.
 
     Args:
-        on_change: called with True when a connection stands, and with False when it is lost.
+        on_change: called with True when a connection stands, and with False when it is lost or could not be
+            made.
         on_open: gets each connection, so that another thread can interrupt it.
 
     Raises:
@@ -192,12 +196,12 @@ def events(
     """
     pause = 0.0
     while True:
-        standing = False
         try:
-            with Connection(settings, "/v1/events", cancelled=cancelled, user_agent=user_agent) as connection:
+            with Connection(
+                settings, "/v1/events", cancelled=cancelled, user_agent=user_agent, headers=headers
+            ) as connection:
                 if on_open:
                     on_open(connection)
-                standing = True
                 if on_change:
                     on_change(True)
                 for message in connection.messages():
@@ -207,7 +211,7 @@ def events(
             if error.unauthorized:
                 raise
         finally:
-            if standing and on_change:
+            if on_change:
                 on_change(False)
         # A server that accepts and closes at once must not be asked in a tight loop either.
         pause = min(LONGEST_PAUSE, max(0.2, 2 * pause))
@@ -277,7 +281,11 @@ def exec_command(
 
 
 def _connect(
-    settings: Settings, path: str, deadline: float | None, cancelled: Signal | None, user_agent: str | None
+    settings: Settings,
+    path: str,
+    deadline: float | None,
+    cancelled: Signal | None,
+    headers: Mapping[str, str],
 ) -> Any:
     # Here, so that the package is imported without websocket.
     import websocket
@@ -305,7 +313,7 @@ def _connect(
             settings.stream_host + path,
             header=[
                 f"Authorization: {settings.authorization}",
-                f"User-Agent: {user_agent or f'pulumi-tutum/{__version__}'}",
+                *(f"{name}: {value}" for name, value in headers.items()),
             ],
             timeout=seconds,
             suppress_origin=True,

@@ -98,8 +98,8 @@ class Waiter:
         self._connection: stream.Connection | None = None
         self._stop = threading.Event()
         self._standing = False
-        #: the first attempt to open the stream is still under way
-        self._opening = False
+        #: the first attempt to open the stream is over
+        self._tried = threading.Event()
 
     def close(self) -> None:
         """Ends the stream. Waits go on by polling."""
@@ -160,7 +160,15 @@ class Waiter:
 
     def opening(self) -> float:
         """Seconds to wait before the first read: the stream, once open, asks for one anyway."""
-        return _OPENING if self._opening else 0.0
+        return 0.0 if self._tried.is_set() or self._listener is None else _OPENING
+
+    def listen(self, *, deadline: float, cancelled: Signal | None = None) -> None:
+        """Opens the stream, unless that was tried before. Returns when it stands, or cannot be had now."""
+        self._begin()
+        end = min(deadline, time.monotonic() + stream.CONNECT_SECONDS)
+        while time.monotonic() < end and not (cancelled is not None and cancelled.is_set()):
+            if self._listener is None or self._tried.wait(_SLICE):
+                return
 
     # -- the stream's side -------------------------------------------------------------------------
 
@@ -168,10 +176,7 @@ class Waiter:
     def _registered(self, wait: _Wait) -> Iterator[None]:
         with self._lock:
             self._waits.setdefault(wait.uuid, []).append(wait)
-            if self._listen and self._listener is None and not self._stop.is_set():
-                self._opening = True
-                self._listener = threading.Thread(target=self._listen_on, name="tutum-events", daemon=True)
-                self._listener.start()
+        self._begin()
         try:
             yield
         finally:
@@ -180,6 +185,12 @@ class Waiter:
                 waits.remove(wait)
                 if not waits:
                     del self._waits[wait.uuid]
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._listen and self._listener is None and not self._stop.is_set():
+                self._listener = threading.Thread(target=self._listen_on, name="tutum-events", daemon=True)
+                self._listener.start()
 
     def _listen_on(self) -> None:
         """The stream's thread: hands each event to the waits that it is about."""
@@ -190,6 +201,7 @@ class Waiter:
                 on_change=self._changed,
                 on_open=self._opened,
                 user_agent=self._client.user_agent,
+                headers=self._client.run_headers,
             ):
                 self._handle(event)
         except (TutumError, OSError):
@@ -208,8 +220,10 @@ class Waiter:
     def _changed(self, standing: bool) -> None:
         """The stream was opened: read everything once. Or it was lost: start to poll."""
         with self._lock:
-            self._standing, self._opening = standing, False
-            waits = [wait for waits in self._waits.values() for wait in waits]
+            news = standing or self._standing or not self._tried.is_set()
+            self._standing = standing
+            waits = [wait for waits in self._waits.values() for wait in waits] if news else []
+        self._tried.set()
         for wait in waits:
             wait.stale = True
             wait.wake.set()

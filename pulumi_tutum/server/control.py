@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 from .. import schema
@@ -242,12 +242,16 @@ class ControlPlane:
     # -- changing
 
     async def create_service(
-        self, body: Mapping[str, Any], request: RequestInfo | None = None, key: str | None = None
+        self,
+        body: Mapping[str, Any],
+        request: RequestInfo | None = None,
+        key: str | None = None,
+        run: str = "",
     ) -> Reply:
         """201 with the new service; 200 with the one that was made with the same key. 409: the name or the
-        key is taken.
+        key is taken; with `retry_after` when another run, which is alive, is just making its service.
         """
-        return self.services.create_service(body, request, key)
+        return self.services.create_service(body, request, key, run)
 
     async def create_stack(self, body: Mapping[str, Any], request: RequestInfo | None = None) -> Reply:
         return self.stacks.create(body, request)
@@ -417,10 +421,11 @@ class ControlPlane:
 
     # -- streams
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """What happens from the first `__anext__` on; ends when the reader is too slow, or at `close`."""
-        async for event in self.core.hub.events():
-            yield event
+    def events(self, run: str = "") -> AsyncGenerator[dict[str, Any], None]:
+        """What happens from the first `__anext__` on; ends when the reader is too slow, or at `close`.
+        Meanwhile `run` is alive (`create_service`).
+        """
+        return self.core.hub.events(run)
 
     def logs(
         self, kind: str, uuid: str, tail: int | None = 300, follow: bool = True

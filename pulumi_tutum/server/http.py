@@ -25,7 +25,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -519,6 +519,11 @@ def error_answer(error: Exception, headers: tuple[tuple[bytes, bytes], ...] = ()
     action_uri = getattr(error, "action_uri", None)
     body = {**error.detail, "error": error.message}
     return Answer(body, error.status, action_uri, headers)
+
+
+def run_of(request: HTTPConnection) -> str:
+    """The run that the caller is part of ("Made once"), an extension; "" when it does not say."""
+    return request.headers.get("x-tutum-run", "")[:64]
 
 
 def page(call: Call, objects: Sequence[Mapping[str, Any]]) -> Answer:

@@ -110,7 +110,8 @@ class Service:
             deployed, and which autodestroy has removed since: jobs are not run twice.
         action: uuid of the action in progress, or "".
         queue: uuids of actions that wait until the service settles.
-        key, key_closed: the create key, see "Made once".
+        key, key_closed: the create key, see "Made once"; run: the run that last got hold of the service with
+            it, "" when it has no name.
         token: secret for containers with the role `global`, or "".
     """
 
@@ -136,6 +137,7 @@ class Service:
     queue: tuple[str, ...] = ()
     key: str = ""
     key_closed: bool = False
+    run: str = ""
     token: str = ""
 
     def get(self, name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadRequest
 from .auth import split_header
-from .http import TEXT, Answer, Call, Handler, Parameter, Route, page
+from .http import TEXT, Answer, Call, Handler, Parameter, Route, page, run_of
 
 # -- handlers ------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,8 @@ def _logs(kind: str) -> Handler:
 
 async def _create_service(call: Call) -> Answer:
     key = call.request.headers.get("idempotency-key")
-    return Answer.of(await call.control.create_service(call.body, call.info(), key=key))
+    run = run_of(call.request)
+    return Answer.of(await call.control.create_service(call.body, call.info(), key=key, run=run))
 
 
 async def _create_stack(call: Call) -> Answer:

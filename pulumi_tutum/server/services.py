@@ -29,6 +29,9 @@ from .core import Core, bad_request
 from .model import Action, Container, RequestInfo, Service, new_uuid, uri
 from .records import Change, link_targets
 
+#: When to ask again whether a run has ended, in seconds.
+_RUN_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -215,7 +218,9 @@ class Services:
         )
         return change.add(service)
 
-    def create_service(self, body: Mapping[str, Any], request: RequestInfo | None, key: str | None) -> Reply:
+    def create_service(
+        self, body: Mapping[str, Any], request: RequestInfo | None, key: str | None, run: str = ""
+    ) -> Reply:
         if key and (held := self.records.by_key.get(key)):
             service = self.records.services[held]
             if service.key_closed:
@@ -223,9 +228,20 @@ class Services:
                     f"Service '{service.name}' ({service.uuid}) was made with this key already, by "
                     "somebody whose state holds it; to take it over, set adopt to its uuid"
                 )
+            if service.run != run:
+                if self.core.hub.lives(service.run):
+                    raise Conflict(
+                        f"Service '{service.name}' ({service.uuid}) is just being made with this key by "
+                        "another run, which has not ended; two stacks with the same names need "
+                        "a tutum:namespace each",
+                        retry_after=_RUN_SECONDS,
+                    )
+                with self.records.change() as change:
+                    change.edit(service).run = run
             return Reply(self.core.shapes.service(service), 200)
         with self.records.change() as change:
             service = self.create(change, body, Scope(), key=key or "")
+            service.run = run if key else ""
             action = self.core.act(change, "Service Create", uri("service", service.uuid), request)
         return self._reply(service, action, 201)
 

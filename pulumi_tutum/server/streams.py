@@ -17,14 +17,14 @@ import contextlib
 import json
 import logging
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..errors import ApiError, AuthError, BadRequest, TutumError
-from .http import Edge, Family, deny_handshake, query_pairs
+from .http import Edge, Family, deny_handshake, query_pairs, run_of
 from .limits import TOGETHER
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -57,18 +57,20 @@ def _logs(kind: str) -> Opener:
 
 async def _events(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
     wanted = {name: query[name] for name in ("type", "object", "parent") if name in query}
-    return _filtered(edge.control.events(), wanted), None
+    return _filtered(edge.control.events(run_of(websocket)), wanted), None
 
 
-async def _filtered(events: AsyncIterator[Mapping[str, Any]], wanted: Query) -> Frames:
-    async for event in events:
-        if "type" in wanted and event.get("type") != wanted["type"]:
-            continue
-        if "object" in wanted and event.get("resource_uri") != wanted["object"]:
-            continue
-        if "parent" in wanted and wanted["parent"] not in event.get("parents", ()):
-            continue
-        yield [event]
+async def _filtered(source: AsyncGenerator[Mapping[str, Any], None], wanted: Query) -> Frames:
+    # Closed with the connection, not some time later: who listens lives.
+    async with contextlib.aclosing(source) as events:
+        async for event in events:
+            if "type" in wanted and event.get("type") != wanted["type"]:
+                continue
+            if "object" in wanted and event.get("resource_uri") != wanted["object"]:
+                continue
+            if "parent" in wanted and wanted["parent"] not in event.get("parents", ()):
+                continue
+            yield [event]
 
 
 async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:

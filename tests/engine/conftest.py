@@ -43,6 +43,9 @@ def new_scenario(
     yield make
     for scenario in made:
         scenario.close()
+    for scenario in made:
+        key = scenario.server.apikey
+        assert not [path for path, text in scenario.project.written() if key in text], "the key is written"
 
 
 @pytest.fixture

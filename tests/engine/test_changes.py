@@ -69,7 +69,8 @@ MOST = 6
 
 def test_each_kind_of_change(scenario: Scenario) -> None:
     scenario.program(BEFORE)
-    names = set(scenario.preview().ops)
+    preview = scenario.preview()
+    names = set(preview.ops)
     assert len(names) == 14
     assert not scenario.living(), "a preview made something"
     up = scenario.up()
@@ -79,15 +80,17 @@ def test_each_kind_of_change(scenario: Scenario) -> None:
         assert scenario.requests(name) <= MOST
         live = scenario.live(name)
         assert (live["state"], live["synchronized"]) == ("Running", True)
+        (shown,) = (step.new["inputs"]["name"] for step in preview.steps if step.name == name)
+        assert live["name"] == shown, "the preview knew the automatic name"
     assert scenario.proxy.count("GET", "/v1/events") == 1, "one connection for all waits"
     scenario.assert_settled()
     ids = {name: scenario.id(name) for name in names}
 
     scenario.program(AFTER)
     changed = {name: ["update"] for name in CALLS}
-    preview = scenario.preview().ops
+    expected = scenario.preview().ops
     # Its link to cache.resource_uri, an output of a service that changes, is not known before.
-    assert {name: ops for name, ops in preview.items() if name != "same"} == changed
+    assert {name: ops for name, ops in expected.items() if name != "same"} == changed
     assert scenario.up().ops == changed
     for name, calls in CALLS.items():
         assert scenario.asked(name) == calls, name

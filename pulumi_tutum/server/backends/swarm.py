@@ -92,6 +92,8 @@ _MOMENT = 0.3
 _REMOVAL_TRIES = 50
 #: Seconds that a network is kept when nobody is in it: others may come.
 _NETWORK_PAUSE = 3.0
+#: Seconds that a server which remembers nothing takes at most to remove what it made.
+_TIDYING = 20.0
 _SECOND = 1_000_000_000
 _EVENTS = {"type": ["service", "node", "container", "image"]}
 _IMAGE_EVENTS = frozenset({"tag", "load", "pull", "import"})
@@ -259,34 +261,28 @@ class SwarmBackend:
 
     async def close(self) -> None:
         self._watcher = None
+        if self._ephemeral and self._manager() is not None and self._begun:
+            try:
+                await asyncio.wait_for(self._remove_all(), _TIDYING + self._stop_seconds)
+            except (BackendError, docker.errors.NotFound, asyncio.TimeoutError) as error:
+                log.warning("cannot tidy up the swarm", extra={"error": str(error)})
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._health.close()
-        if self._ephemeral and self._manager() is not None:
-            try:
-                await self._remove_all()
-            except (BackendError, docker.errors.NotFound) as error:
-                log.warning("cannot tidy up the swarm", extra={"error": str(error)})
         await asyncio.gather(*(engine.close() for engine in self._engines))
 
     async def _remove_all(self) -> None:
         """The end of a server that remembers nothing."""
-        for entry in await self._ask(lambda client: client.services(filters=self._ours)):
-            await self._remove_service(entry["ID"])
-        for _ in range(300):
-            await self._look()
-            if not any(self._lives(t) for t in self._all_tasks):
-                break
-            await asyncio.sleep(_BUSY)
+        specs = [c.spec for c in self._containers.values() if c.spec]
+        volumes = {mount.volume: spec.uuid for spec in specs for mount in spec.volumes if mount.volume}
+        of = {uuid: [v for v, user in volumes.items() if user == uuid] for uuid in self._containers}
+        await asyncio.gather(*(self.remove(uuid, volumes=own) for uuid, own in of.items()))
         await self.sweep(tuple)
-        self._containers.clear()
-        for _ in range(50):
+        while self._emptying or self._networks:
+            await self._after_a_look()
             for number, identity in list(self._networks.items()):
                 await self._remove_network(number, identity)
-            if not self._networks:
-                break
-            await asyncio.sleep(0.2)
 
     # -- engines
 

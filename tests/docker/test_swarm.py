@@ -1,0 +1,519 @@
+"""Services on a swarm of one node: each attribute reaches the task, and what happens to it comes back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from pulumi_tutum import config, stream
+from tests.support import images
+from tests.support.real import V1, Real
+from tests.support.server import Server
+from tests.support.swarm import SwarmCluster
+from tests.support.tools import until
+
+pytestmark = [pytest.mark.docker]
+
+PORT_80 = {"protocol": "tcp", "inner_port": 80, "published": True}
+
+
+@pytest.fixture(scope="module")
+def cluster(docker_tools: None) -> Iterator[SwarmCluster]:
+    with SwarmCluster(1) as cluster:
+        images.load(cluster, images.busybox(), images.hello(), images.redis())
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def server(cluster: SwarmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("data")
+    options: dict[str, Any] = {"node": cluster.node_urls, "allow": "host-network,host-path=/tmp"}
+    with Server(backend="swarm", data=data, stop_seconds=2, **options) as server:
+        yield server
+        for word in ("unexpected", "failed"):
+            assert word not in server.log(), server.log()
+
+
+@pytest.fixture
+def real(server: Server, cluster: SwarmCluster) -> Iterator[Real]:
+    """The services of the module's server; at the end nothing of them may be left."""
+    with Real(server, cluster.node_urls) as real:
+        yield real
+        real.terminate_all()
+        assert services(real) == []
+        until(lambda: not networks(real), "no network is left")
+
+
+def services(real: Real, service: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What there is in the swarm, of one Tutum service or of all."""
+    label = "io.tutum.server" if service is None else f"io.tutum.service={service['uuid']}"
+    found: list[dict[str, Any]] = real.engines[0].api.services(filters={"label": label})
+    return sorted(found, key=lambda s: str(s["Spec"]["Labels"].get("io.tutum.ordinal")))
+
+
+def networks(real: Real) -> list[str]:
+    return [n.name for n in real.engines[0].networks.list(filters={"label": "io.tutum.server"})]
+
+
+def running(real: Real, service: dict[str, Any], ordinal: int = 1) -> Any:
+    """docker-py's container of a service that runs now."""
+    (found,) = [c for c in real.inside(service, ordinal) if c.status == "running"]
+    return found
+
+
+def sh(real: Real, service: dict[str, Any], command: str, ordinal: int = 1) -> str:
+    return str(running(real, service, ordinal).exec_run(["sh", "-c", command]).output.decode())
+
+
+def addresses(real: Real, client: dict[str, Any], name: str) -> set[str]:
+    """What a name means to a container of a service."""
+    said = sh(real, client, f"nslookup -type=a {name}. 2>&1")
+    lines = said.partition("Name:")[2].splitlines()
+    return {line.partition("Address: ")[2] for line in lines if line.startswith("Address: ")}
+
+
+def own_addresses(real: Real, service: dict[str, Any]) -> list[str]:
+    return [str(c["private_ip"]) for c in real.containers(service)]
+
+
+# -- attributes ------------------------------------------------------------------------------------
+
+
+def test_what_a_container_is_made_of(real: Real) -> None:
+    service = real.run(
+        name="whole",
+        entrypoint="sh -c",
+        run_command="'echo $GREETING; exec sleep 100000'",
+        container_envvars=[{"key": "GREETING", "value": "hello there"}],
+        memory=64,
+        autorestart="ON_FAILURE",
+    )
+    (entry,) = services(real, service)
+    inspected = running(real, service).attrs
+    assert inspected["Config"]["Hostname"] == "whole-1"
+    assert inspected["Config"]["Entrypoint"] == ["sh", "-c"]
+    assert inspected["HostConfig"]["Memory"] == 64 << 20
+    assert inspected["HostConfig"]["Init"] is True
+    assert entry["Spec"]["TaskTemplate"]["RestartPolicy"]["Condition"] == "on-failure"
+    assert b"hello there" in running(real, service).logs()
+    (container,) = real.containers(service)
+    assert container["docker_id"] == inspected["Id"]
+    assert container["uuid"] == inspected["Config"]["Labels"]["io.tutum.container"]
+
+
+def test_no_secret_is_in_a_label(real: Real) -> None:
+    secret = "a-secret-of-this-test"
+    service = real.run(
+        container_envvars=[{"key": "PASSWORD", "value": secret}], roles=["global"], run_command="sleep 100000"
+    )
+    assert secret in sh(real, service, "echo $PASSWORD")
+    token = sh(real, service, "echo $TUTUM_AUTH").split(":", 1)[1].strip()
+    (entry,) = services(real, service)
+    container = entry["Spec"]["TaskTemplate"]["ContainerSpec"]
+    shown = json.dumps([entry["Spec"]["Labels"], container["Labels"], entry["Spec"]["Name"]])
+    assert secret not in shown
+    assert token not in shown
+
+
+def test_a_published_port_answers_at_its_endpoint(real: Real, cluster: SwarmCluster) -> None:
+    fixed = {**PORT_80, "outer_port": 8080}
+    web = real.run("tutum/hello-world", name="web", container_ports=[fixed])
+    (shown,) = web["container_ports"]
+    assert shown["endpoint_uri"] == f"http://{cluster.addresses[0]}:8080/"
+    assert "My hostname is web-1" in requests.get(shown["endpoint_uri"], timeout=10).text
+    # It is there again after the redeploy, though the swarm lets go of a port late.
+    assert real.redeploy(web)["state"] == "Running"
+    assert "My hostname is web-1" in requests.get(shown["endpoint_uri"], timeout=10).text
+
+
+def test_a_dynamic_port_that_somebody_else_has_becomes_another(real: Real, cluster: SwarmCluster) -> None:
+    first = real.run("tutum/hello-world", container_ports=[PORT_80])
+    taken = real.containers(first)[0]["container_ports"][0]["outer_port"] + 1
+    body = {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": taken, "PublishMode": "host"}
+    image = real.engines[0].images.get("test/busybox").id
+    stranger = real.engines[0].api.create_service(
+        {"ContainerSpec": {"Image": image, "Args": ["sleep", "100000"]}},
+        endpoint_spec={"Mode": "dnsrr", "Ports": [body]},
+    )
+    api = real.engines[0].api
+    theirs = {"service": stranger["ID"]}
+    try:
+        until(lambda: [t["Status"]["State"] for t in api.tasks(theirs)] == ["running"], "it has the port")
+        service = real.run("tutum/hello-world", container_ports=[PORT_80])
+        (shown,) = real.containers(service)[0]["container_ports"]
+        assert shown["outer_port"] != taken
+        assert requests.get(shown["endpoint_uri"], timeout=10).ok
+        fixed = real.start(real.create(container_ports=[{**PORT_80, "outer_port": taken}]))
+        assert fixed["state"] == "Not running"
+        assert re.search(rf"already .*{taken}|{taken} is already", real.why(fixed)), real.why(fixed)
+    finally:
+        real.engines[0].api.remove_service(stranger["ID"])
+
+
+def test_volumes_outlive_containers_but_not_their_service(real: Real, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("from the host")
+    service = real.run(
+        bindings=[
+            {"container_path": "/data"},
+            {"container_path": "/host", "host_path": str(tmp_path), "rewritable": False},
+        ]
+    )
+    assert sh(real, service, "cat /host/given") == "from the host"
+    assert "Read-only file system" in sh(real, service, "echo >/host/given 2>&1")
+    sh(real, service, "echo kept >/data/file")
+    other = real.run(bindings=[{"volumes_from": service["resource_uri"], "rewritable": False}])
+    assert sh(real, other, "cat /data/file") == "kept\n"
+    real.terminate(other)
+    real.redeploy(service)
+    assert sh(real, service, "cat /data/file") == "kept\n"
+    real.redeploy(service, "?reuse_volumes=false")
+    assert "No such file" in sh(real, service, "cat /data/file 2>&1")
+    real.terminate(service)
+    assert real.engines[0].volumes.list() == []
+
+
+def test_a_missing_host_path_is_told(real: Real) -> None:
+    gone = real.start(real.create(bindings=[{"container_path": "/x", "host_path": "/tmp/not/there"}]))
+    assert gone["state"] == "Not running"
+    assert "bind source path does not exist: /tmp/not/there" in real.why(gone)
+
+
+def test_the_network_of_the_host(real: Real) -> None:
+    service = real.run(network="host")
+    assert "eth0" in sh(real, service, "ip -o link")
+    assert running(real, service).attrs["HostConfig"]["NetworkMode"] == "host"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"privileged": True}, "privileged: "),
+        ({"pid": "host"}, "pid: "),
+        ({"cpu_shares": 512}, "cpu_shares: 512 is not supported by a swarm"),
+        ({"memory": 4}, "memory: must be 6 or more"),
+        ({"bindings": [{"container_path": "/x", "host_path": "/etc"}]}, "bindings[0].host_path: not allowed"),
+        ({"healthcheck": {"http": "/"}}, "healthcheck.http: needs a published port"),
+    ],
+)
+def test_what_a_swarm_cannot_do_is_refused(real: Real, body: dict[str, Any], problem: str) -> None:
+    answer = real.call("POST", f"{V1}/service/", {"image": "test/busybox", "name": "never", **body})
+    assert answer.status_code == 400
+    assert problem in answer.json()["error"]
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_exit_codes_are_kept(real: Real, code: int) -> None:
+    service = real.create(run_command=f"sh -c 'exit {code}'")
+    assert real.start(service)["state"] == "Stopped"
+    (container,) = real.containers(service)
+    assert (container["state"], container["exit_code"]) == ("Stopped", code)
+
+
+def test_what_cannot_start_says_why(real: Real) -> None:
+    missing = real.start(real.create("test/missing"))
+    assert missing["state"] == "Not running"
+    assert "No such image: test/missing:latest" in real.why(missing)
+    entrypoint = real.start(real.create(entrypoint="/nothing/here", run_command=""))
+    assert entrypoint["state"] in ("Stopped", "Not running")
+    assert "127" in real.why(entrypoint) or "/nothing/here" in real.why(entrypoint)
+
+
+def test_restart_policies(real: Real) -> None:
+    crashing = real.create(run_command="sh -c 'sleep 0.5; exit 3'", autorestart="ON_FAILURE")
+    real.act(crashing, "start")
+    until(lambda: real.engines[0].api.tasks() and len(runs(real, crashing)) >= 3, "it is restarted twice")
+    assert real.settle(crashing)["state"] == "Running"
+    real.act(crashing, "stop")
+    real.wait(crashing, "Stopped")
+    count = len(runs(real, crashing))
+    done = real.start(real.create(run_command="sh -c 'exit 0'", autorestart="ON_FAILURE"))
+    assert done["state"] == "Stopped"
+    assert len(runs(real, crashing)) == count
+
+
+def runs(real: Real, service: dict[str, Any]) -> list[str]:
+    """IDs of the tasks of a service that ran."""
+    label = {"label": f"io.tutum.service={service['uuid']}"}
+    found = real.engines[0].api.tasks(filters=label)
+    return [t["ID"] for t in found if (t["Status"].get("ContainerStatus") or {}).get("ContainerID")]
+
+
+def test_a_killed_container_is_seen(real: Real) -> None:
+    service = real.run(target_num_containers=2)
+    running(real, service, 2).kill()
+    real.wait(service, "Partly running")
+    assert [c["exit_code"] for c in real.containers(service)] == [None, 137]
+
+
+def test_autodestroy(real: Real) -> None:
+    job = real.create(run_command="true", autodestroy="ON_SUCCESS")
+    real.act(job, "start")
+    until(lambda: [c["state"] for c in real.all_containers(job)] == ["Terminated"], "it destroys itself")
+    assert services(real, job) == []
+
+
+def test_stop_keeps_the_exit_code_and_start_begins_anew(real: Real) -> None:
+    script = 'trap "exit 7" TERM; echo run; while :; do sleep 0.1; done'
+    service = real.run(run_command=f"sh -c '{script}'", target_num_containers=2)
+    real.act(service, "stop")
+    real.wait(service, "Stopped")
+    assert [c["exit_code"] for c in real.containers(service)] == [7, 7]
+    assert [c for c in real.inside(service) if c.status == "running"] == []
+    before = [c["uuid"] for c in real.containers(service)]
+    assert real.start(service)["state"] == "Running"
+    assert [c["uuid"] for c in real.containers(service)] == before
+
+
+def test_a_service_that_somebody_removed_from_the_swarm_is_gone(real: Real) -> None:
+    service = real.run()
+    real.engines[0].api.remove_service(services(real, service)[0]["ID"])
+    real.wait(service, "Not running")
+    assert [c["state"] for c in real.all_containers(service)] == ["Terminated"]
+    assert real.start(service)["state"] == "Running"
+
+
+def test_scale_and_redeploy(real: Real) -> None:
+    service = real.run(target_num_containers=2)
+    real.scale(service, 3)
+    assert len(services(real, service)) == 3
+    real.scale(service, 1)
+    assert [s["Spec"]["Labels"]["io.tutum.ordinal"] for s in services(real, service)] == ["1"]
+    before = running(real, service).id
+    real.patch(service, run_command="sleep 200000")
+    assert real.redeploy(service)["state"] == "Running"
+    now = running(real, service)
+    assert now.id != before
+    assert "200000" in now.attrs["Config"]["Cmd"]
+
+
+def test_sequential_deployment(real: Real) -> None:
+    service = real.run(target_num_containers=3, sequential_deployment=True)
+    began = [s["CreatedAt"] for s in services(real, service)]
+    assert began == sorted(began)
+    assert addresses(real, service, f"{service['name']}-1") == {own_addresses(real, service)[0]}
+
+
+def test_a_new_image_behind_the_tag_redeploys(real: Real, cluster: SwarmCluster) -> None:
+    api = real.engines[0].api
+    api.tag("test/busybox", "test/moving", "1")
+    service = real.run("test/moving:1", run_command="sleep 100000", autoredeploy=True)
+    before = running(real, service).id
+    api.tag("tutum/hello-world", "test/moving", "1")
+    wanted = real.engines[0].images.get("tutum/hello-world").id
+
+    def renewed() -> bool:
+        found = [c for c in real.inside(service) if c.status == "running"]
+        return [c.image.id for c in found] == [wanted] and found[0].id != before
+
+    until(renewed, "it is made from the new image")
+    real.settle(service)
+    real.terminate(service)
+    api.remove_image("test/moving:1")
+
+
+@pytest.mark.parametrize("test", ["test -e /tmp/well", "false"])
+def test_a_health_check(real: Real, test: str) -> None:
+    check = {"command": test, "interval_seconds": 1, "retries": 2}
+    service = real.create(run_command="sh -c 'sleep 1; touch /tmp/well; sleep 100000'", healthcheck=check)
+    state = real.start(service)["state"]
+    if test == "false":
+        assert state != "Running"
+        assert "unhealthy" in real.why(service)
+    else:
+        assert state == "Running"
+
+
+def test_a_health_check_over_http(real: Real) -> None:
+    check = {"http": "/", "interval_seconds": 1}
+    assert real.run("tutum/hello-world", container_ports=[PORT_80], healthcheck=check)["state"] == "Running"
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+def link(target: dict[str, Any], name: str) -> dict[str, str]:
+    return {"to_service": target["resource_uri"], "name": name}
+
+
+def test_links(real: Real) -> None:
+    db = real.run("test/redis", name="db", target_num_containers=2)
+    web = real.run(linked_to_service=[link(db, "DB")])
+    environment = sh(real, web, "env")
+    assert "DB_PORT_6379_TCP_ADDR=DB-1" in environment.splitlines()
+    first, second = own_addresses(real, db)
+    assert addresses(real, web, "DB") == {first, second}
+    assert addresses(real, web, "DB-2") == {second}
+    assert "PONG" in sh(real, web, "printf 'PING\\r\\nQUIT\\r\\n' | nc $DB_PORT_6379_TCP_ADDR 6379")
+    # What is linked to may change; who links needs no restart.
+    before = running(real, web).id
+    real.scale(db, 3)
+    assert len(addresses(real, web, "DB")) == 3
+    real.redeploy(db)
+    assert addresses(real, web, "DB-1") == {own_addresses(real, db)[0]}
+    assert running(real, web).id == before
+
+
+def test_a_name_that_containers_were_not_born_with(real: Real) -> None:
+    target = real.run(name="store")
+    body = {"image": "test/busybox", "name": "web", "linked_to_service": [link(target, "DB")]}
+    answer = real.call("POST", f"{V1}/service/", body)
+    assert answer.status_code == 400
+    assert "linked_to_service[0].name: 'DB' is not a name" in answer.json()["error"]
+    assert "use store, or stop 'store'" in answer.json()["error"]
+    # The way out that it names.
+    real.act(target, "stop")
+    real.wait(target, "Stopped")
+    web = real.create(name="web", run_command="sleep 100000", linked_to_service=[link(target, "DB")])
+    real.start(target)
+    assert real.start(web)["state"] == "Running"
+    assert addresses(real, web, "DB") == set(own_addresses(real, target))
+
+
+def test_two_stacks_of_one_program_do_not_see_each_other(real: Real) -> None:
+    first, second = "1a2b3c4" + "0" * 57, "5d6e7f8" + "0" * 57
+    made = {}
+    for key in (first, second):
+        body = {"image": "test/busybox", "run_command": "sleep 100000"}
+        suffix = key[:7]
+        headers = {"Idempotency-Key": key}
+        url = f"{real.server.url}{V1}/service/"
+        answer = real.session.post(url, json={**body, "name": f"db-{suffix}"}, headers=headers)
+        db = real.start(answer.json())
+        web = real.run(name=f"web-{suffix}", linked_to_service=[link(db, "DB")])
+        made[key] = (db, web)
+    for db, web in made.values():
+        assert addresses(real, web, "DB") == set(own_addresses(real, db))
+        assert addresses(real, web, db["name"]) == set(own_addresses(real, db))
+    assert len(networks(real)) == 2
+
+
+# -- logs and commands -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(server: Server) -> config.Settings:
+    explicit = {"user": server.user, "apikey": server.apikey, "stream_host": server.stream_url}
+    return config.resolve(explicit, {})
+
+
+def test_logs_of_all_runs(real: Real, settings: config.Settings) -> None:
+    service = real.run(name="talk", run_command="sh -c 'echo out; sleep 0.2; echo err >&2; sleep 100000'")
+    until(
+        lambda: len(list(stream.logs(settings, service["uuid"], follow=False))) == 2, "both lines are there"
+    )
+    frames = list(stream.logs(settings, service["uuid"], follow=False))
+    shown = [(f["source"], f["streamType"], f["log"]) for f in frames]
+    assert shown == [("talk-1", "stdout", "out\n"), ("talk-1", "stderr", "err\n")]
+    real.act(service, "stop")
+    real.wait(service, "Stopped")
+    assert len(list(stream.logs(settings, service["uuid"], follow=False))) == 2
+    real.start(service)
+    until(lambda: len(list(stream.logs(settings, service["uuid"], follow=False))) == 4, "and those of now")
+    tail = [f["log"] for f in stream.logs(settings, service["uuid"], tail=3, follow=False)]
+    assert tail == ["err\n", "out\n", "err\n"]
+
+
+def test_a_command_in_a_container(real: Real, settings: config.Settings) -> None:
+    service = real.run()
+    (container,) = real.containers(service)
+    with stream.exec_command(settings, container["uuid"], "hostname") as connection:
+        assert [m["output"] for m in connection.messages()] == [f"{service['name']}-1\n"]
+
+
+# -- the server may die ----------------------------------------------------------------------------
+
+
+def test_a_killed_server_carries_on(real: Real, server: Server) -> None:
+    keep = real.run(name="keep", bindings=[{"container_path": "/data"}])
+    going = real.run(name="going", target_num_containers=2)
+    coming = [real.create(target_num_containers=2) for _ in range(3)]
+    again = real.run(name="again", target_num_containers=2)
+    before = running(real, keep).id
+    for service in coming:
+        real.act(service, "start")
+    real.act(again, "redeploy")
+    real.ok("DELETE", f"{V1}/service/{going['uuid']}/")
+    until(lambda: len(services(real)) >= 5, "some are made")
+    server.restart(kill=True)
+    for service in (*coming, again, keep):
+        assert real.settle(service)["state"] == "Running"
+        names = [s["Spec"]["Labels"]["io.tutum.ordinal"] for s in services(real, service)]
+        assert names == [str(n + 1) for n in range(service["target_num_containers"])]
+    real.wait(going, "Terminated")
+    assert services(real, going) == []
+    assert running(real, keep).id == before
+
+
+def test_what_a_killed_server_did_not_see(real: Real, server: Server) -> None:
+    job = real.run(name="job", run_command="sleep 100000")
+    gone = real.run(name="gone")
+    server.kill()
+    running(real, job).kill()
+    real.engines[0].api.remove_service(services(real, gone)[0]["ID"])
+    stray = real.engines[0].volumes.create("stray", labels={"io.tutum.server": server_label(real, job)})
+    server.start()
+    assert real.wait(job, "Stopped")["stopped_num_containers"] == 1
+    assert real.containers(job)[0]["exit_code"] == 137
+    real.wait(gone, "Not running")
+    until(lambda: stray.name not in [v.name for v in real.engines[0].volumes.list()], "it is swept")
+
+
+def server_label(real: Real, service: dict[str, Any]) -> str:
+    return str(services(real, service)[0]["Spec"]["Labels"]["io.tutum.server"])
+
+
+def test_without_a_data_folder_nothing_stays(cluster: SwarmCluster) -> None:
+    with (
+        Server(backend="swarm", node=cluster.node_urls, stop_seconds=2) as server,
+        Real(server, cluster.node_urls) as real,
+    ):
+        real.run(target_num_containers=2, bindings=[{"container_path": "/data"}])
+        assert server.stop() == 0
+        assert services(real) == []
+        until(lambda: not real.left() and not networks(real), "nothing is left")
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+
+def test_tags_are_labels_of_the_node(real: Real) -> None:
+    (node,) = real.ok("GET", f"{V1}/node/")["objects"]
+    real.ok("PATCH", f"{V1}/node/{node['uuid']}/", {"tags": [{"name": "web"}]})
+    api = real.engines[0].api
+
+    def labels() -> dict[str, str]:
+        return dict(api.nodes()[0]["Spec"].get("Labels") or {})
+
+    until(lambda: labels() == {"io.tutum.tag.web": "1"}, "it is a label")
+    assert real.run(tags=["web"])["state"] == "Running"
+    (entry,) = api.nodes()
+    spec = {**entry["Spec"], "Labels": {"io.tutum.tag.db": "1", "zone": "a"}}
+    api.update_node(entry["ID"], entry["Version"]["Index"], spec)
+
+    def tags() -> list[str]:
+        return [tag["name"] for tag in real.get(node["uuid"], "node")["tags"]]
+
+    until(lambda: "db" in tags(), "the label is a tag")
+    assert "web" not in tags()
+    assert real.start(real.create(tags=["web"]))["state"] == "Not running"
+    real.ok("PATCH", f"{V1}/node/{node['uuid']}/", {"tags": []})
+    until(lambda: labels() == {"zone": "a"}, "others' labels stay")
+
+
+def test_an_engine_without_a_swarm_is_no_backend(docker_tools: None) -> None:
+    from tests.support.docker_engine import DockerEngine
+    from tests.support.server import run_to_end
+
+    with DockerEngine() as engine:
+        ended = run_to_end("--backend", "swarm", "--port", "0", "--node", engine.url)
+    assert ended.returncode != 0
+    assert "is not a swarm manager" in ended.stderr

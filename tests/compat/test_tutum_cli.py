@@ -8,7 +8,7 @@ import re
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pexpect
@@ -179,12 +179,14 @@ def test_events(cli: Tutum, python27: Python27, server: Server) -> None:
     seen: list[str] = []
     with background(python27, server, "event") as listening:
         assert listening.stdout is not None
-        os.set_blocking(listening.stdout.fileno(), False)
+        output = listening.stdout.fileno()
+        os.set_blocking(output, False)
 
         def told() -> bool:
             # The CLI does not say when it is connected: something happens until it hears of it.
             cli("service", "create", "tutum/hello-world", "-n", f"event-{os.urandom(3).hex()}")
-            seen.append((listening.stdout.read() if listening.stdout else "") or "")
+            with suppress(BlockingIOError):
+                seen.append(os.read(output, 65536).decode())
             return "service" in "".join(seen)
 
         until(told, "an event")

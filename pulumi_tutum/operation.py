@@ -292,7 +292,15 @@ class Operation:
                 or desired.next_action(service, inputs, patched, done) is not None
             )
 
-        self.await_state(verdict, "stopped" if inputs.get("running") is False else "running")
+        try:
+            self.await_state(verdict, "stopped" if inputs.get("running") is False else "running")
+        except UnexpectedState as error:
+            now = error.service or {}
+            if now.get("state") != lifecycle.RUNNING or inputs.get("running") is False:
+                raise
+            # Somebody else has had a hand in it.
+            found = ", ".join([*_deviations(now, inputs), *desired.faults(now, inputs)])
+            raise UnexpectedState(f"{self.title()} runs, but {found}", now, error.reasons) from None
 
     def await_state(self, verdict: Callable[[Detail], bool | None], wanted: str) -> None:
         """Waits for a verdict on the service; see `Waiter.wait` for how it ends."""
@@ -347,10 +355,7 @@ class Operation:
         self, inputs: Mapping[str, Any], done: Sequence[str], containers: Sequence[Mapping[str, Any]]
     ) -> None:
         """Raises UnexpectedState unless the service is what the inputs say."""
-        kept = desired.differences(self.seen, inputs)
-        found = [
-            f"its {name} is not what was asked for" for name, needs in kept.items() if needs != schema.REPLACE
-        ]
+        found = _deviations(self.seen, inputs)
         proof = None
         if self._is_job(inputs, done):
             # The looks of a job that was not deployed at all are those of one that has finished.
@@ -367,3 +372,11 @@ class Operation:
         """Whether this operation has begun a job, which seems to have ended."""
         began = "start" in done or "redeploy" in done
         return began and desired.may_finish(inputs) and self.seen["state"] != lifecycle.RUNNING
+
+
+def _deviations(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
+    """What of a definition that a PATCH can change is not as wanted, in words."""
+    found = desired.differences(service, inputs)
+    return [
+        f"its {name} is not what was asked for" for name, needs in found.items() if needs != schema.REPLACE
+    ]

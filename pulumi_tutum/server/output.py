@@ -33,12 +33,25 @@ class Output:
 
     async def of_container(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[list[Frame]]:
         container = self.core.container(uuid)
+        if follow:
+            await self._made(container)
         if container.spec is not None:
             source = self.core.backend.logs(uuid, tail=tail, follow=follow)
             with contextlib.suppress(BackendError):
                 async with contextlib.aclosing(source):
                     async for lines in source:
                         yield [_frame(line) for line in lines]
+
+    async def _made(self, container: Container) -> None:
+        """Return when the backend has the container, or will not have it."""
+        if container.status or not container.live:
+            return
+        news = self.core.hub.subscribe()
+        try:
+            while container.live and not container.status and await news.get() is not None:
+                pass
+        finally:
+            self.core.hub.unsubscribe(news)
 
     async def of_service(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[list[Frame]]:
         """The last `tail` lines of all containers together, in order of time; then, with `follow`, what they

@@ -145,3 +145,18 @@ def test_the_programs_of_the_readme_and_the_examples_type_check(tmp_path: Path) 
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_fault_is_tested() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    sources = {
+        letter: (ROOT / path).read_text(encoding="utf-8")
+        for letter, path in re.findall(r"^- \*\*(\w)\*\* `([^`]+)`", text, re.MULTILINE)
+    }
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| fault")]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"(\w) `(test_\w+)`", row)
+        assert named, row
+        for letter, name in named:
+            assert f"def {name}(" in sources[letter], f"{letter} {name}"

@@ -94,8 +94,10 @@ _EVENTS = {
     ],
 }
 _IMAGE_PAUSE = 0.3
-_RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "unless-stopped"}
+_RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "always"}
 _SECOND = 1_000_000_000
+#: An engine that was killed while it started a container can never start that one again.
+_HALF_STARTED = re.compile(r"^task [0-9a-f]{64}: already exists")
 
 
 @dataclass
@@ -114,6 +116,11 @@ class _Container:
     calls: int = 0
     stale: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def always(self) -> bool:
+        """Its engine brings it back whenever it ends."""
+        return self.spec is not None and self.spec.autorestart == "ALWAYS"
 
 
 def open_backend(
@@ -688,16 +695,9 @@ class DockerBackend:
 
     async def start(self, uuid: str) -> Observed:
         container, engine = self._of(uuid)
-        identity = container.id
         with self._calling(container):
             try:
-                try:
-                    await engine.call(lambda client: client.start(identity))
-                except (BackendError, docker.errors.NotFound) as error:
-                    if f"network {self._network} not found" not in str(error):
-                        raise
-                    await self._ensure_network(engine)
-                    await engine.call(lambda client: client.start(identity))
+                await self._start(container, engine)
             except docker.errors.NotFound as error:
                 text = plain(str(error.explanation))
                 if "no such container" in text.lower():
@@ -709,6 +709,33 @@ class DockerBackend:
                     raise
                 raise self._start_error(container, str(error)) from None
             return await self._refresh(container)
+
+    async def _start(self, container: _Container, engine: Engine) -> None:
+        try:
+            await engine.call(lambda client: self._begin(client, container))
+        except (BackendError, docker.errors.NotFound) as error:
+            spec = container.spec
+            if f"network {self._network} not found" in str(error):
+                await self._ensure_network(engine)
+            elif _HALF_STARTED.search(str(error)) and spec is not None:
+                await engine.call(lambda client: client.remove_container(container.id, force=True), slow=True)
+                identity, _ = await self._make(engine, spec, await self._config(engine, spec))
+                self._identify(container, identity)
+            else:
+                raise
+            await engine.call(lambda client: self._begin(client, container))
+
+    def _begin(self, client: Any, container: _Container) -> None:
+        if container.seen.status == EXITED and container.always:
+            client.update_container(container.id, restart_policy={"Name": _RESTART["ALWAYS"]})
+        client.start(container.id)
+
+    def _halt(self, client: Any, container: _Container) -> None:
+        if container.always:
+            # The engine starts such a container when it is itself started, even one that was told to stop.
+            # (It does not with `unless-stopped`; but those do not come back when the engine has crashed.)
+            client.update_container(container.id, restart_policy={"Name": _RESTART["OFF"]})
+        client.stop(container.id, timeout=self._stop_seconds)
 
     def _start_error(self, container: _Container, text: str) -> BackendError:
         spec = container.spec
@@ -729,12 +756,12 @@ class DockerBackend:
         container = self._containers.get(uuid)
         if container is None:
             return Observed(uuid, GONE)
-        engine, identity = container.engine, container.id
+        engine = container.engine
         if engine is None:
             return self._gone(container, "its node is not one of this server's any more")
         with self._calling(container):
             try:
-                await engine.call(lambda client: client.stop(identity, timeout=self._stop_seconds), slow=True)
+                await engine.call(lambda client: self._halt(client, container), slow=True)
             except docker.errors.NotFound:
                 return self._gone(container, "")
             return await self._refresh(container)

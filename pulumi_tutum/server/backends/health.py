@@ -78,7 +78,8 @@ class HealthChecks:
         while True:
             asked = loop.time()
             if await self._workers.run(lambda: answers(host, port, path, seconds)):
-                failures = 0
+                # Once it has answered, it has started.
+                counted, failures = min(counted, asked), 0
                 self._judge(uuid, True)
             elif asked >= counted + interval - 0.1:
                 counted, failures = asked, failures + 1

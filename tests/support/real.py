@@ -116,10 +116,15 @@ class Real:
         """Whatever a test has left, and see that nothing of it is left on the engines."""
         found = self.ok("GET", f"{V1}/service/?limit=100")["objects"]
         alive = [s for s in found if s["state"] != "Terminated"]
-        while alive:
-            # One whose volumes are used by another cannot go before it.
-            self.call("DELETE", f"{V1}/service/{alive[0]['uuid']}/")
-            alive = [s for s in alive[1:] + alive[:1] if self.get(s["uuid"])["state"] not in ENDING]
+
+        def ended() -> bool:
+            # One that is on its way, or whose volumes are used by another, does not go at once.
+            for service in alive:
+                if self.get(service["uuid"])["state"] not in ENDING:
+                    self.call("DELETE", f"{V1}/service/{service['uuid']}/")
+            return all(self.get(s["uuid"])["state"] in ENDING for s in alive)
+
+        until(ended, "all services end")
         for service in found:
             self.wait(service, "Terminated")
         until(lambda: not self.left(), "nothing is left")
@@ -166,5 +171,6 @@ class Real:
     def left(self) -> list[str]:
         """Containers and volumes of any server on the engines."""
         ours = {"label": "io.tutum.server"}
-        found = [c.name for e in self.engines for c in e.containers.list(all=True, filters=ours)]
+        # The low-level call: the other one looks at each, and fails when one goes just then.
+        found = [str(c["Names"]) for e in self.engines for c in e.api.containers(all=True, filters=ours)]
         return found + [v.name for e in self.engines for v in e.volumes.list(filters=ours)]

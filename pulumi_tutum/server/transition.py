@@ -54,6 +54,8 @@ from .settling import DEPLOYING, RETRY_MAX, RETRY_SECONDS, Settling
 log = logging.getLogger("pulumi_tutum.server")
 
 _PORT_TRIES = 20
+#: Exit codes of what was killed by a signal, or ended with its engine.
+_KILLED = frozenset({137, 143, 255})
 #: How long a transition that was given up may still clean up after itself.
 _CLEANING_SECONDS = 15.0
 
@@ -455,8 +457,9 @@ class Transition:
                 change.edit(c).spec = dataclasses.replace(c.spec, linked_as=names)
         assert c.spec is not None
         seen = await backend.create(c.spec)
-        # Did it run and exit while this server was down? A job is not run twice.
-        finished = has_exited(seen) and c.status in ("", backends.CREATED)
+        # Did it run and exit while this server was down? A job is not run twice; one that was killed, as with
+        # its engine, has not finished.
+        finished = has_exited(seen) and seen.exit_code not in _KILLED and c.status in ("", backends.CREATED)
         if seen.status not in (backends.RUNNING, backends.RESTARTING) and not finished:
             seen = await self._start(c)
             self.asked.add(c.uuid)

@@ -1,19 +1,342 @@
-"""The Docker and swarm backends beside `docker` itself."""
+"""The Docker and swarm backends beside the `docker` command itself, on engines that are made for this."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from .measure import Line, Run, Skipped
+from pulumi_tutum import Client
+from tests.support import images
+from tests.support.docker_engine import DockerEngine, missing
+from tests.support.server import Server
+from tests.support.swarm import SwarmCluster
+
+from .deploys import DECLARED, ROOT, SERVICES, noops, project, pulumi
+from .measure import Line, Row, Run, Skipped, by_turns, ratio, seconds
+
+IMAGE = "tutum/hello-world"
+_DEADLINE = 120.0
+_POLL = 0.01
+_names = (f"bench-{number}" for number in itertools.count())
+
+#: DECLARED, for `docker run` and `docker service create`.
+_ENVIRONMENT = [word for k, v in DECLARED["container_envvars"].items() for word in ("--env", f"{k}={v}")]
+_RUN = ["--publish", "127.0.0.1::80", "--restart", "on-failure", *_ENVIRONMENT]
+_SERVICE = ["--publish", "mode=host,target=80", "--restart-condition", "on-failure", *_ENVIRONMENT]
+
+
+def _lacking() -> str:
+    """Why there can be no engine; "" when there can be one."""
+    lacking = missing() + ([] if _program() else ["docker"])
+    return f"no Docker Engine: {', '.join(lacking)} missing" if lacking else ""
+
+
+def _program() -> str | None:
+    """The distribution's own command, if it is there: it is as old as the engine, and fits."""
+    return shutil.which("docker", path=os.pathsep.join(["/usr/bin", os.environ["PATH"]]))
+
+
+def _docker(url: str, *arguments: str) -> str:
+    command = [str(_program()), "--host", url, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + _DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited in vain for {what}")
+        time.sleep(_POLL)
+
+
+def _client(server: Server) -> Client:
+    return Client(server.user, server.apikey, rest_host=server.url)
+
+
+def _created(client: Client, **definition: Any) -> str:
+    """The uuid of a new service, once it is Running."""
+    made = client.create_service({"image": IMAGE, "name": next(_names), **definition})
+    client.start_service(made["uuid"])
+    _until(lambda: _settled(client.get_service(made["uuid"])), f"{made['name']} to run")
+    return str(made["uuid"])
+
+
+def _settled(service: dict[str, Any]) -> bool:
+    if service["state"] not in ("Starting", "Running"):
+        raise RuntimeError(f"{service['name']} is {service['state']}")
+    return bool(service["state"] == "Running")
+
+
+def _clear(client: Client) -> None:
+    """Terminate all services, and wait until they are."""
+    alive = [s["uuid"] for s in client.list_services() if s["state"] != "Terminated"]
+    for uuid in alive:
+        client.terminate_service(uuid)
+    for uuid in alive:
+        _until(partial(_terminated, client, uuid), "the end of a service")
+
+
+def _terminated(client: Client, uuid: str) -> bool:
+    return bool(client.get_service(uuid)["state"] == "Terminated")
+
+
+def _remove_containers(url: str) -> None:
+    if found := _docker(url, "ps", "--all", "--quiet").split():
+        _docker(url, "rm", "--force", "--volumes", *found)
+
+
+# -- one engine ------------------------------------------------------------------------------------
 
 
 def docker(run: Run) -> Iterator[Line]:
-    yield Skipped("docker", "the Docker backend", "not measured yet")
+    """Creates from the client and from `pulumi up` / `docker run -d`."""
+    if reason := _lacking():
+        yield Skipped("docker", "the Docker backend", reason)
+        return
+    with DockerEngine() as engine:
+        images.load(engine, images.hello())
+        with (
+            Server(backend="docker", node=[engine.url], log_level="warning") as server,
+            _client(server) as client,
+        ):
+
+            def containers(count: int) -> float:
+                took = seconds(lambda: _created(client, target_num_containers=count))
+                _clear(client)
+                return took
+
+            def docker_run(count: int, at_once: int = 1, words: Sequence[str] = ()) -> float:
+                def one(_: int) -> None:
+                    _docker(engine.url, "run", "--detach", *words, IMAGE)
+
+                with ThreadPoolExecutor(at_once) as pool:
+                    took = seconds(lambda: list(pool.map(one, range(count))))
+                _remove_containers(engine.url)
+                return took
+
+            containers(1), docker_run(1)  # leave caches warm
+            samples = by_turns(run, lambda: containers(1), lambda: docker_run(1))
+            yield ratio(
+                "docker", "create of one service until it runs / docker run -d", "s", samples, goal=1.3
+            )
+            count = 20
+            samples = by_turns(run, lambda: containers(count), lambda: docker_run(count))
+            what = f"service of {count} containers / {count} docker run -d, one after another"
+            yield ratio("docker", what, "s", samples, goal=0.6)
+            samples = by_turns(
+                run,
+                lambda: _up(run, server, client, count),
+                lambda: docker_run(count, 8, _RUN) + _up_noops(run, count),
+            )
+            what = f"up of {count} services / {count} docker run -d, eight at a time + up of {count} no-ops"
+            yield ratio("docker", what, "s", samples, goal=1.1)
+
+
+def _up(run: Run, server: Server, client: Client, count: int) -> float:
+    """`pulumi up` of new services, until all of them run."""
+    with project(run, SERVICES, count, server.environment) as made:
+        took = seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
+        if {s["state"] for s in client.list_services() if s["state"] != "Terminated"} != {"Running"}:
+            raise RuntimeError("not all services run")
+        _clear(client)
+    return took
+
+
+def _up_noops(run: Run, count: int) -> float:
+    with noops(run, count) as made:
+        return seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
+
+
+# -- a swarm ---------------------------------------------------------------------------------------
 
 
 def swarm(run: Run) -> Iterator[Line]:
-    yield Skipped("swarm", "the swarm backend", "not measured yet")
+    """Creates from the client and from `pulumi up` / `docker service create`, on three nodes."""
+    if reason := _lacking():
+        yield Skipped("swarm", "the swarm backend", reason)
+        return
+    with SwarmCluster(3) as cluster:
+        # By its id, nobody asks a registry for it.
+        (image,) = images.load(cluster, images.hello())
+        url = cluster.node_urls[0]
+        with (
+            Server(backend="swarm", node=[url], log_level="warning") as server,
+            _client(server) as client,
+            cluster.daemons[0].client() as engine,
+        ):
+            create = ["service", "create", "--quiet", "--no-resolve-image", "--endpoint-mode", "dnsrr"]
+
+            def service() -> float:
+                took = seconds(lambda: _created(client))
+                _clear(client)
+                return took
+
+            def service_create() -> float:
+                took = seconds(lambda: _docker(url, *create, "--detach=false", image))
+                remove()
+                return took
+
+            def detached(count: int) -> float:
+                def running() -> bool:
+                    tasks: Any = engine.api.tasks
+                    states = [task["Status"]["State"] for task in tasks()]
+                    return states.count("running") == count
+
+                began = time.perf_counter()
+                for _ in range(count):
+                    _docker(url, *create, "--detach", *_SERVICE, image)
+                _until(running, "the containers to run")
+                took = time.perf_counter() - began
+                remove()
+                return took
+
+            def remove() -> None:
+                _docker(url, "service", "rm", *_docker(url, "service", "ls", "--quiet").split())
+                for node in cluster.node_urls:
+                    _until(partial(_idle, node), "the containers to go")
+
+            service(), service_create()  # leave caches warm
+            samples = by_turns(run, service, service_create)
+            what = "create of one service until it runs / docker service create --detach=false"
+            yield ratio("swarm", what, "s", samples, goal=0.5)
+            count = 10
+            samples = by_turns(
+                run,
+                lambda: _up(run, server, client, count),
+                lambda: detached(count) + _up_noops(run, count),
+            )
+            what = (
+                f"up of {count} services / {count} docker service create --detach until they run "
+                f"+ up of {count} no-ops"
+            )
+            yield ratio("swarm", what, "s", samples, goal=1.3)
+
+
+def _idle(url: str) -> bool:
+    return not _docker(url, "ps", "--quiet")
+
+
+# -- logs ------------------------------------------------------------------------------------------
+
+_WRITERS = 16
+#: Seconds until all the containers' streams are open behind a connection that is.
+_SETTLE = 2.0
+#: Waits for the file of its round, then writes so many lines, numbered over all rounds.
+_WRITE = """sh -c '
+i=1 last=0
+while true; do
+    until [ -e /gate/$i ]; do sleep 0.1; done
+    next=$((last + $(cat /gate/$i)))
+    awk "BEGIN { for (n = $last + 1; n <= $next; n++) print n, \\"as long as many a line: GET / 200 OK\\" }"
+    i=$((i + 1)) last=$next
+done'
+"""
 
 
 def logs(run: Run) -> Iterator[Line]:
-    yield Skipped("logs", "log lines a second", "not measured yet")
+    """Log lines a second of 16 containers through one websocket / what docker-py reads of the same ones."""
+    if reason := _lacking():
+        yield Skipped("logs", "log lines a second", reason)
+        return
+    lines = run.scaled(20_000) * _WRITERS
+    gate = run.folder / "gate"
+    gate.mkdir()
+    rounds: list[int] = []
+
+    def write(count: int) -> None:
+        """Have each container write so many lines."""
+        rounds.append(count)
+        ready = gate / "next"
+        ready.write_text(str(count))
+        ready.rename(gate / str(len(rounds)))
+
+    with DockerEngine() as engine:
+        images.load(engine, images.busybox())
+        options: dict[str, Any] = {"node": [engine.url], "allow": f"host-path={gate}", "stop_seconds": 1}
+        with (
+            Server(backend="docker", log_level="warning", **options) as server,
+            _client(server) as client,
+        ):
+            uuid = _created(
+                client,
+                image="test/busybox",
+                run_command=_WRITE,
+                target_num_containers=_WRITERS,
+                bindings=[{"host_path": str(gate), "container_path": "/gate", "rewritable": False}],
+            )
+            stream = f"{server.stream_url}/v1/service/{uuid}/logs/"
+            ours = ["websocket", f"{stream}?tail=0", server.headers["Authorization"]]
+            label = f"io.tutum.service={uuid}"
+            peer = ["docker", engine.url, label]
+
+            def live(reader: Sequence[str]) -> float:
+                with _reader(*reader, str(lines)) as process:
+                    time.sleep(_SETTLE)
+                    write(lines // _WRITERS)
+                    return lines / _seconds(process)
+
+            samples = by_turns(run, lambda: live(ours), lambda: live(peer))
+            what = f"lines of {_WRITERS} containers through a websocket, while written / through docker-py"
+            yield ratio("logs", what, "a second", samples, goal=0.5, at_least=True, note="nothing lost")
+
+            before = server.resident_bytes()
+            most = 0
+            many = run.scaled(40_000)
+            with _reader(*ours, "--wait", str(many * _WRITERS)) as process:
+                time.sleep(_SETTLE)
+                write(many)
+                with engine.client() as api:
+                    found: Any = {"label": label}
+                    writers: list[Any] = api.containers.list(filters=found)
+
+                    def all_written() -> bool:
+                        nonlocal most
+                        most = max(most, server.resident_bytes())
+                        return all(w.logs(tail=1).startswith(b"%d " % sum(rounds)) for w in writers)
+
+                    _until(all_written, "the lines to be written")
+                print(file=process.stdin, flush=True)
+                _seconds(process)
+            what = "resident memory of the server while a reader does not read / before"
+            note = f"{many * _WRITERS * 100 / 2**20:.0f} MB of frames wait; all are read later"
+            yield Row("logs", what, "MB", most / 2**20, before / 2**20, goal=1.1, note=note)
+
+
+@contextmanager
+def _reader(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A reader (lines.py) that is connected."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.lines", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError("a reader of logs could not begin")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _seconds(process: subprocess.Popen[str]) -> float:
+    """How long the reader needed for all its lines."""
+    assert process.stdout is not None
+    if not (line := process.stdout.readline()):
+        raise RuntimeError("a reader of logs lost lines")
+    return float(line)

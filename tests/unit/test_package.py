@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     for name in ("pulumi_tutum", "tests", "examples"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     # With the pinned setuptools that is installed here: no network.
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",

@@ -164,18 +164,29 @@ class World:
                 given.append((p["protocol"], p["inner_port"], outer))
         return given
 
-    def change_ports(self, change: Change, service: Service, container: Container) -> bool:
-        """Give a container other dynamic ports, when somebody else has one of those it was given. False: its
-        ports are fixed."""
+    def change_ports(
+        self, change: Change, service: Service, container: Container, taken: Sequence[tuple[str, int]]
+    ) -> bool:
+        """Give a container other dynamic ports, when somebody else has one of those it was given. False: what
+        is taken is a fixed one.
+
+        Args:
+            taken: (protocol, outer port); empty: any of them.
+        """
         fixed = {
             (p["protocol"], p["outer_port"])
             for p in container.get("container_ports")
             if p.get("outer_port") is not None
         }
         dynamic = {(p, o) for p, _, o in container.outer} - fixed
-        if not dynamic or container.spec is None or container.get("network") == "host":
+        if (
+            fixed.intersection(taken)
+            or not dynamic
+            or container.spec is None
+            or container.get("network") == "host"
+        ):
             return False
-        self.burnt.setdefault(container.node, set()).update(dynamic)
+        self.burnt.setdefault(container.node, set()).update(dynamic.intersection(taken) or dynamic)
         node = next((n for n in self.loads(service) if n.uuid == container.node), None)
         if node is None:
             return False

@@ -473,14 +473,14 @@ class Transition:
         for _ in range(_PORT_TRIES):
             try:
                 return await backend.start(c.uuid)
-            except PortTaken:
+            except PortTaken as error:
                 if c.started is not None:
                     raise
                 with self.records.change() as change:
                     try:
-                        changed = self.world.change_ports(change, self.service, c)
-                    except NoNode as error:
-                        raise BackendError(str(error)) from None
+                        changed = self.world.change_ports(change, self.service, c, error.ports)
+                    except NoNode as none:
+                        raise BackendError(str(none)) from None
                 if not changed:
                     raise
             await backend.remove(c.uuid)

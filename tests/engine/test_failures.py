@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pulumi_tutum import waiting
 from tests.support.scenario import Scenario
 from tests.support.server import Server
 
@@ -45,6 +46,8 @@ MENDED = """
     ports = [{"protocol": "tcp", "inner_port": 80, "outer_port": 18101}]
     Service("holder", image="acme/web", container_ports=ports, tags=["front"])
     Service("taken", image="acme/web", container_ports=ports, tags=["back"])
+    Service("clings", image="simulated/slow-stop:4",
+        opts=ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(delete="1s")))
 """
 #: What the user has to learn, of each that fails.
 SAYS = {
@@ -107,12 +110,15 @@ def test_each_failure_is_told_kept_and_repaired(
         assert not resource.get("initErrors"), name
         wanted = ("Not running",) if name == "job" else ("Running",)
         assert (scenario.live(name)["state"],) == wanted, name
-    assert len(scenario.living()) == len(ids)
+    assert len(scenario.living()) == len(ids) + 1
     scenario.assert_settled()
 
-    # And destroyed while they are broken, too: also with a redeploy that hangs under way.
+    # And destroyed while they are broken, too. One takes longer than it may: it is not forgotten.
     scenario.program(SERVICE, BROKEN)
-    scenario.up(fails=True)
+    (error,) = scenario.up(ALL, fails=True).diagnostics("error", "clings")
+    assert all(word in error for word in (scenario.id("clings"), "Terminating", "after 1 seconds"))
+    assert scenario.state("clings")["id"] == scenario.id("clings")
+    waiting.until(scenario.client, scenario.id("clings"), "Terminated")
     scenario.project.config_set({"tutum:timeoutSeconds": "60"})
     scenario.destroy("--run-program")
     assert not scenario.living()

@@ -81,7 +81,7 @@ PATHS = [
     "adopt",
 ]
 ACROSS = """
-    tutum.Service("across", image="acme/web",
+    tutum.Service("across", image=None,
         autorestart="ALWAYS", autodestroy="ON_SUCCESS",
         deployment_strategy="EVERY_NODE", target_num_containers=2,
         container_ports=[{"protocol": "tcp", "inner_port": 80}, {"protocol": "tcp", "inner_port": 80},
@@ -92,6 +92,7 @@ ACROSS = """
         healthcheck={"http": "/", "command": "true"})
 """
 ACROSS_PATHS = [
+    "image",
     "autodestroy",
     "target_num_containers",
     "container_ports[1]",

@@ -30,7 +30,7 @@ PLAIN = "plain-in-the-program"
 PROGRAM = f"""
     secret = pulumi.Config().require_secret
     db = tutum.Service("db", image="acme/db",
-        container_envvars={{"PASS": secret("ofLinked"), "PLAIN": "{PLAIN}"}})
+        container_envvars={{"PASS": secret("ofLinked"), "PLAIN": "{PLAIN}", "SAID": "acme/web:latest"}})
     web = tutum.Service("web", image="acme/web",
         container_envvars=[{{"key": "PASS", "value": secret("ofConfig")}}], linked_to_service=[db])
     pulumi.export("environment", web.container_envvars)
@@ -88,6 +88,8 @@ def test_nothing_secret_is_written(
     for name in ("failing", "exits"):
         (message,) = failed.diagnostics("error", name)
         assert scenario.id(name) in message
+    # What a container says may be what it was told, also by one that it links to.
+    assert "from [secret]" in "".join(failed.diagnostics("error", "exits"))
     assert "failed: failing-" in "".join(failed.diagnostics("error", "failing"))
     scenario.refresh("--diff")
     scenario.project.run("stack", "export")

@@ -4,7 +4,7 @@ Each container is a swarm service of one replica, bound to the node that the con
 one swarm service would have no names of their own, no exit codes, and could not be stopped one by one. It
 carries labels (engine.py), which join what the swarm has with what the control plane remembers.
 
-  created    no replica yet
+  created    nothing in the swarm yet, but a place in its networks
   started    one replica; each start counts up `ForceUpdate`, so that its tasks can be told from earlier ones
   stopped    a constraint that no node meets. With no replica the swarm would forget the task, and with it
              exit code and logs. What a stopped container has outside of volumes is gone all the same
@@ -80,8 +80,7 @@ T = TypeVar("T")
 IMAGE, NETWORK, LINKS, EMPTIES = "io.tutum.image", "io.tutum.network", "io.tutum.links", "io.tutum.empties"
 
 #: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise.
-_BUSY, _IDLE_LEAST, _IDLE_MOST = 0.1, 1.0, 5.0
-_LEAST = 0.03
+_BUSY, _IDLE_LEAST, _IDLE_MOST = 0.15, 1.0, 5.0
 #: Seconds between two looks at services, nodes and networks; events make it sooner.
 _RELIST = 10.0
 #: What keeps a task from being placed must last this long: a predecessor may just be going.
@@ -221,7 +220,7 @@ class SwarmBackend:
         self._ours: dict[str, str] = {}
         self._known: dict[str, tuple[ContainerSpec, Observed]] = {}
         self._all_tasks: list[Task] = []
-        self._creating: dict[str, asyncio.Task[Observed]] = {}
+        self._making: dict[str, asyncio.Task[None]] = {}
         self._watcher: Watcher | None = None
         self._health = HealthChecks(self._verdict_changed)
 
@@ -451,7 +450,7 @@ class SwarmBackend:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
             # However many ask for it, looking leaves time for other things.
-            await asyncio.sleep(max(_LEAST, took))
+            await asyncio.sleep(max(_BUSY / 2, 3 * took))
 
     def _is_busy(self) -> bool:
         if self._leaving or self._emptying or self._stale:
@@ -485,7 +484,8 @@ class SwarmBackend:
                 found.add(uuid)
                 self._know(uuid, entry)
         for uuid, container in before.items():
-            if uuid not in found and self._containers.get(uuid) is container and not container.calls:
+            known = self._containers.get(uuid) is container and container.id and not container.calls
+            if known and uuid not in found:
                 self._gone(container, "it was removed from the swarm")
         await self._list_networks()
 
@@ -509,7 +509,7 @@ class SwarmBackend:
         container.id = entry["ID"]
         self._by_id[entry["ID"]] = container
         container.run = int(task.get("ForceUpdate") or 0)
-        container.stopped = STOPPED in constraints or not spec["Mode"]["Replicated"].get("Replicas")
+        container.stopped = STOPPED in constraints
         container.restart = (task.get("RestartPolicy") or {}).get("Condition", "none")
         container.memory = (
             int(((task.get("Resources") or {}).get("Limits") or {}).get("MemoryBytes") or 0) >> 20
@@ -808,7 +808,7 @@ class SwarmBackend:
     # -- containers
 
     async def containers(self) -> list[Observed]:
-        return [c.seen for c in self._containers.values() if c.seen.status != GONE]
+        return [c.seen for c in self._containers.values() if c.id and c.seen.status != GONE]
 
     def _of(self, uuid: str) -> _Container:
         container = self._containers.get(uuid)
@@ -826,72 +826,71 @@ class SwarmBackend:
             container.calls -= 1
 
     async def create(self, spec: ContainerSpec) -> Observed:
-        known = self._containers.get(spec.uuid)
-        if known is not None and known.id:
-            known.spec = spec
-            with self._calling(known):
+        container = self._containers.get(spec.uuid)
+        if container is not None and container.id:
+            container.spec = spec
+            with self._calling(container):
                 await self._after_a_look()
-            if known.seen.status != GONE:
-                return known.seen
-        making = self._creating.get(spec.uuid)
+            if container.seen.status != GONE:
+                return container.seen
+        if spec.node not in self._nodes:
+            raise BackendError("the node is not in the swarm any more")
+        seen = Observed(
+            spec.uuid, CREATED, node=spec.node, revision=spec.revision, service_uuid=spec.service_uuid
+        )
+        # From now on others must not take its names. It is made when it is started: a service without
+        # replicas would be one more to be changed.
+        self._containers[spec.uuid] = _Container(
+            spec.uuid, seen, node=spec.node, spec=spec, place=self._settle(spec)
+        )
+        return seen
+
+    async def _make(self, container: _Container, spec: ContainerSpec) -> None:
+        """Make the swarm service of a container; it runs then."""
+        making = self._making.get(spec.uuid)
         if making is None:
             # It goes on when the caller is cancelled: `remove` waits for its end, so that nothing is left.
-            making = asyncio.get_running_loop().create_task(self._create(spec))
-            self._creating[spec.uuid] = making
+            making = asyncio.get_running_loop().create_task(self._make_now(container, spec))
+            self._making[spec.uuid] = making
             making.add_done_callback(functools.partial(self._made, spec.uuid))
-        return await asyncio.shield(making)
+        await asyncio.shield(making)
 
-    def _made(self, uuid: str, making: asyncio.Task[Observed]) -> None:
-        self._creating.pop(uuid, None)
+    def _made(self, uuid: str, making: asyncio.Task[None]) -> None:
+        self._making.pop(uuid, None)
         if not making.cancelled():
             making.exception()  # whoever still waits for it has been told
 
-    async def _create(self, spec: ContainerSpec) -> Observed:
-        node = self._nodes.get(spec.node)
+    async def _make_now(self, container: _Container, spec: ContainerSpec) -> None:
+        reference, info = await self._reference(spec)
+        node, where, name = self._nodes.get(spec.node), container.place, service_name(spec)
         if node is None:
             raise BackendError("the node is not in the swarm any more")
-        reference, info = await self._reference(spec)
-        where = self._settle(spec)
-        seen = Observed(
-            spec.uuid,
-            CREATED,
-            node=spec.node,
-            revision=spec.revision,
-            service_uuid=spec.service_uuid,
-            image_id=info.id,
-        )
-        container = _Container(spec.uuid, seen, node=spec.node, spec=spec, place=where)
-        # From now on others must not take its names.
-        self._containers[spec.uuid] = container
-        name = service_name(spec)
 
-        def create(client: Any) -> Any:
+        def create(client: Any) -> str:
             body = self._body(spec, node.id, reference, info, where)
             try:
-                identity = client.create_service(name=name, **body)["ID"]
+                return str(client.create_service(name=name, **body)["ID"])
             except docker.errors.APIError as error:
                 if error.status_code != 409:
                     raise
-                identity = name
-            return client.inspect_service(identity)
+            # This very one, if its creation was begun before.
+            found = client.inspect_service(name)
+            if (found["Spec"].get("Labels") or {}).get(CONTAINER) != spec.uuid:
+                raise BackendError(f"another swarm service has the name {name}")
+            return str(found["ID"])
 
-        with self._calling(container):
+        async with self._joined(where):
             try:
-                async with self._joined(where):
-                    try:
-                        entry = await self._ask(create)
-                    except docker.errors.NotFound:
-                        # Somebody else has removed a network.
-                        self._look_again()
-                        raise BackendError("a network of the server is gone", transient=True) from None
-                if (entry["Spec"].get("Labels") or {}).get(CONTAINER) != spec.uuid:
-                    raise BackendError(f"another swarm service has the name {name}")
-            except BaseException:
-                if self._containers.get(spec.uuid) is container:
-                    del self._containers[spec.uuid]
-                raise
-            self._identify(container, entry)
-        return container.seen
+                container.id = await self._ask(create)
+            except docker.errors.NotFound:
+                # Somebody else has removed a network.
+                self._look_again()
+                raise BackendError("a network of the server is gone", transient=True) from None
+        self._by_id[container.id] = container
+        container.restart, container.memory = _RESTART[spec.autorestart], spec.memory or 0
+        container.run, container.stopped = 1, False
+        container.seen = dataclasses.replace(container.seen, image_id=info.id)
+        self._wake.set()
 
     def _body(
         self,
@@ -933,7 +932,7 @@ class SwarmBackend:
             "RestartPolicy": {"Condition": _RESTART[spec.autorestart], "Delay": _SECOND},
             "Placement": {"Constraints": [f"node.id=={node}"]},
             "Networks": self._networks_of(spec, where),
-            "ForceUpdate": 0,
+            "ForceUpdate": 1,
         }
         if spec.memory:
             task["Resources"] = {"Limits": {"MemoryBytes": spec.memory << 20}}
@@ -950,7 +949,7 @@ class SwarmBackend:
         return {
             "task_template": task,
             "labels": on_service,
-            "mode": {"Replicated": {"Replicas": 0}},
+            "mode": {"Replicated": {"Replicas": 1}},
             "update_config": {"Parallelism": 0, "FailureAction": "continue", "Order": "stop-first"},
             "endpoint_spec": {"Mode": "dnsrr", "Ports": ports},
         }
@@ -1012,8 +1011,10 @@ class SwarmBackend:
         if spec is None:
             raise BackendError("what the container is made of is not known")
         with self._calling(container):
-            if container.run:
+            if container.id:
                 await self._after_a_look()
+            else:
+                await self._make(container, spec)
             if container.stopped or container.seen.status == EXITED:
                 where = self._settle(spec)
                 run = container.run + 1
@@ -1026,7 +1027,6 @@ class SwarmBackend:
                     kept = [c for c in tasks.constraints(task) if c != STOPPED]
                     task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
                     task["Networks"] = self._networks_of(spec, where)
-                    service["Mode"] = {"Replicated": {"Replicas": 1}}
                     if where is not None:
                         links = [[link.name, link.service, link.home] for link in where.links]
                         service["Labels"] |= {NETWORK: str(where.home), LINKS: json.dumps(links)}
@@ -1104,7 +1104,7 @@ class SwarmBackend:
         def park(service: dict[str, Any]) -> bool:
             task = service["TaskTemplate"]
             constraints = tasks.constraints(task)
-            if STOPPED in constraints or not service["Mode"]["Replicated"].get("Replicas"):
+            if STOPPED in constraints:
                 return False
             task["Placement"] = {**(task.get("Placement") or {}), "Constraints": [*constraints, STOPPED]}
             return True
@@ -1116,6 +1116,8 @@ class SwarmBackend:
         container = self._containers.get(uuid)
         if container is None:
             return Observed(uuid, GONE)
+        if not container.id:
+            return container.seen
         with self._calling(container):
             try:
                 await self._park(container)
@@ -1134,14 +1136,14 @@ class SwarmBackend:
             return container.seen
 
     async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
-        if making := self._creating.get(uuid):
+        if making := self._making.get(uuid):
             await asyncio.wait({making})
         container = self._containers.get(uuid)
         node, image = "", ""
         if container is not None and container.id:
             node = container.seen.node or container.node
-            identity, tasks = container.id, container.tasks
-            image = tasks[-1]["Spec"]["ContainerSpec"]["Image"] if tasks else ""
+            identity = container.id
+            image = container.tasks[-1]["Spec"]["ContainerSpec"]["Image"] if container.tasks else ""
             container.calls += 1  # until the end: nobody needs to be told
             self._leaving.add(identity)
             try:
@@ -1158,6 +1160,8 @@ class SwarmBackend:
                 self._leaving.discard(identity)
             self._gone(container, "")
             self._look_again()  # networks may go
+        elif container is not None:
+            del self._containers[uuid]
         for volume in volumes:
             await self._remove_volume(volume, node, image)
 

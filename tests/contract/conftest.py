@@ -1,22 +1,24 @@
 """One real server per test module, and a thin, honest client: what it sends is what the test says.
 
-The same tests run over every backend: `CONTRACT_BACKEND` names another one, and `BACKENDS` has what differs.
+The same tests run over every backend (real ones are slow: `-m slow`), and `BACKENDS` has what differs.
 Tests that need containers to misbehave on demand ask for the fixture `simulated` and are skipped elsewhere.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import requests
 
+from tests.support import images
+from tests.support.docker_engine import DockerEngine, missing
 from tests.support.server import Server
-from tests.support.tools import until
+from tests.support.tools import need, until
 
 V1 = "/api/v1"
 
@@ -32,18 +34,35 @@ class Backend:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-BACKENDS = {
-    "simulated": Backend(
-        "simulated",
-        {"nodes": 3, "container_start_seconds": 0.02, "node": ["front=web,eu"]},
-        image="tutum/hello-world",
-    ),
-}
+@contextmanager
+def simulated_backend() -> Iterator[Backend]:
+    options = {"nodes": 3, "container_start_seconds": 0.02, "node": ["front=web,eu"]}
+    yield Backend("simulated", options, image="tutum/hello-world")
 
 
-@pytest.fixture(scope="session")
-def backend() -> Backend:
-    return BACKENDS[os.environ.get("CONTRACT_BACKEND", "simulated")]
+@contextmanager
+def docker_backend() -> Iterator[Backend]:
+    lacking = missing()
+    need(f"Docker Engine ({', '.join(lacking)} missing)", not lacking, "be root, and install docker.io")
+    # As a simulated container does, it says something when it starts.
+    config = {**images.hello().config, "Cmd": ["sh", "-c", "echo Started; exec httpd -f -p 80 -h /www"]}
+    with DockerEngine() as engine:
+        images.load(engine, replace(images.hello(), config=config))
+        options = {"node": [f"front={engine.url},web,eu"], "stop_seconds": 1}
+        yield Backend("docker", options, image="tutum/hello-world", missing_image="test/not-there")
+
+
+BACKENDS = {"simulated": simulated_backend, "docker": docker_backend}
+REAL = (pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300))
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=() if name == "simulated" else REAL) for name in BACKENDS],
+)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with BACKENDS[request.param]() as backend:
+        yield backend
 
 
 @pytest.fixture

@@ -245,7 +245,6 @@ def test_events_can_be_filtered(api: Api) -> None:
 # -- exec
 
 
-@pytest.mark.usefixtures("simulated")
 def test_exec(api: Api) -> None:
     service = api.run(container_envvars={"GREETING": "hello"})
     uuid = service["containers"][0].rstrip("/").rpartition("/")[2]

@@ -21,15 +21,20 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as expect
 from selenium.webdriver.support.wait import WebDriverWait
 
+import pulumi_tutum
+from pulumi_tutum.errors import BadRequest
 from tests.support import images
 from tests.support.docker_engine import DockerEngine
 from tests.support.engine import Project
+from tests.support.readme import block
 from tests.support.server import Server
 from tests.support.tools import need, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.engine]
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "wordpress-mysql"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+EXAMPLE = ROOT / "examples" / "wordpress-mysql"
 
 HITS = """
 import pulumi
@@ -106,6 +111,44 @@ def test_a_linked_pair(engine: DockerEngine, tmp_path: Path) -> None:
             after = things(engine)
             assert after["containers"] == before["containers"]
             assert after["volumes"] == before["volumes"]
+    assert things(engine) == before
+
+
+def test_serve_as_in_the_readme(engine: DockerEngine, tmp_path: Path) -> None:
+    """Its command and its claims: where ports are, what is refused, what outlives a crash."""
+    _, serve = block("Backends", "shell").splitlines()
+    program, word, *options = serve.split()
+    assert (program, word) == ("pulumi-tutum", "serve")
+    given = {name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)}
+    given["data"] = str(tmp_path / given["data"])
+    before = things(engine)
+    with Server(environ={"DOCKER_HOST": engine.url}, **given) as server:
+        client = pulumi_tutum.Client(server.user, server.apikey, rest_host=server.url)
+        allowances = re.findall(r"`--allow ([a-z].*?)`", README.read_text(encoding="utf-8"))
+        (everything,) = [words for words in allowances if "," in words]
+        asked = {"privileged": True, "network": "host", "pid": "host"}
+        asked["bindings"] = [{"host_path": "/srv", "container_path": "/srv"}]
+        with pytest.raises(BadRequest) as refused:
+            client.create_service({"image": "tutum/hello-world", **asked})
+        for name in everything.split(","):
+            assert f"--allow {name}" in str(refused.value)
+
+        port = {"protocol": "tcp", "inner_port": 80, "published": True}
+        made = client.create_service({"image": "tutum/hello-world", "name": "web", "container_ports": [port]})
+        client.start_service(made["uuid"])
+        until(lambda: client.get_service(made["uuid"])["state"] == "Running", "it runs")
+        (old,) = containers_of(engine, {"id": made["uuid"]})
+        (published,) = old["NetworkSettings"]["Ports"]["80/tcp"]
+        assert published["HostIp"] == "127.0.0.1"
+        url = f"http://127.0.0.1:{published['HostPort']}/"
+        page(url, "My hostname is web-1")
+
+        server.restart(kill=True)
+        assert client.get_service(made["uuid"])["state"] == "Running"
+        page(url, "My hostname is web-1")
+        (now,) = containers_of(engine, {"id": made["uuid"]})
+        assert now["Id"] == old["Id"]
+        command(server, "terminate", "web")
     assert things(engine) == before
 
 

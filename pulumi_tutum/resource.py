@@ -317,7 +317,23 @@ def _sendable(name: str, value: Any) -> Any:
         return [_link(item) for item in value]
     if name == "linked_to_service" and isinstance(value, pulumi.Output):
         return value.apply(lambda resolved: _sendable(name, resolved))
+    if name == "container_envvars" and isinstance(value, (list, tuple)):
+        return _carried(_environment(value))
     return _carried(value)
+
+
+def _environment(entries: Sequence[Any]) -> Any:
+    """A list of variables as the dict that the state has, so that `ignore_changes` finds them by their names.
+
+    One that is not well-formed stays as it is, for check.
+    """
+    for entry in entries:
+        if not isinstance(entry, Mapping) or set(entry) != {"key", "value"} or entry["value"] is None:
+            return entries
+    names = [entry["key"] for entry in entries]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        return entries
+    return {entry["key"]: entry["value"] for entry in entries}
 
 
 def _link(item: Any) -> Any:

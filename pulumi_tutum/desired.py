@@ -126,6 +126,20 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def ignore(inputs: dict[str, Any], ignored: Collection[str], found: Mapping[str, Any]) -> None:
+    """Makes those inputs whose changes the program ignores what they are found to be.
+
+    Args:
+        ignored: paths of the resource option `ignore_changes`. The engine has seen to changes in the program,
+            at any depth; left is what somebody else has changed, which it does not know.
+    """
+    for name in schema.INPUTS:
+        if name in ignored or "*" in ignored:
+            inputs.pop(name, None)
+            if found.get(name) is not None:
+                inputs[name] = found[name]
+
+
 def replaced(changed: Mapping[str, str]) -> list[str]:
     """The names among `changes` for which the service has to be replaced."""
     return [name for name, needs in changed.items() if needs == schema.REPLACE]

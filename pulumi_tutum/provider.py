@@ -194,6 +194,8 @@ class ServiceProvider(ResourceProvider):
         (`replace_on_changes`, the display); that is of use only when they differ from the old inputs.
         """
         call, state = host.current(), self._state()
+        news = dict(news)
+        desired.ignore(news, call.ignore_changes, olds)
         changed = desired.changes(olds, news)
         replaces = desired.replaced(changed)
         delete_first = desired.cannot_stand_side_by_side(olds, news)
@@ -255,15 +257,18 @@ class ServiceProvider(ResourceProvider):
         """Brings the service to the new inputs, in place; also repairs one whose last operation failed."""
         call, state, inputs = host.current(), self._state(), desired.normal(news)
         failed_before = bool(olds.get(desired.FAILED))
-        last_good = None if failed_before else desired.normal(call.old_inputs or olds)
+        before, last_good = dict(olds), desired.normal(call.old_inputs or olds)
 
         def work(operation: Operation) -> Sequence[Mapping[str, Any]]:
             _read_living(operation, id_)
-            changed = desired.changes(olds, inputs)
+            found = desired.definition(operation.seen, inputs)
+            for bag in (inputs, before, last_good):
+                desired.ignore(bag, call.ignore_changes, found)
+            changed = desired.changes(before, inputs)
             in_place = [name for name, needs in changed.items() if needs != schema.REPLACE]
             return operation.reach(inputs, in_place, again=failed_before)
 
-        outs = _carry_out(call, state.session, inputs, work, rollback=last_good)
+        outs = _carry_out(call, state.session, inputs, work, rollback=None if failed_before else last_good)
         return UpdateResult(outs)
 
     # -- read --------------------------------------------------------------------------------------------
@@ -284,11 +289,13 @@ class ServiceProvider(ResourceProvider):
             if is_get:
                 call.fail(f"there is no service {id_}: it was terminated, or never existed")
             return ReadResult("", {})
+        found = desired.definition(service, declared)
         faults = []
         if service["state"] in lifecycle.STABLE and not is_get:
-            faults = desired.faults(service, declared, containers if is_failed_job else None)
+            # By its own definition: where that is another than the declared one, the inputs show it.
+            proof = containers if is_failed_job else None
+            faults = desired.faults(service, {**declared, **found}, proof)
         outs = outputs.outputs(service, declared, containers, failed=bool(faults) and failed_before)
-        found = desired.definition(service, declared)
         if "bindings" in declared and not schema.same(
             "bindings", declared["bindings"], found.get("bindings")
         ):

@@ -34,8 +34,12 @@ def test_drift(scenario: Scenario) -> None:
     change_everything(scenario)
     # Without a refresh nobody knows.
     assert scenario.preview("--expect-no-changes").ops == {}
-    found = scenario.refresh().ops
+    refreshed = scenario.refresh()
+    found = refreshed.ops
     assert found == {**{key: ["update"] for key in CHANGED_IN_PLACE}, "gone": ["delete"]}
+    # What runs as somebody else wants it is well; what does not run is not.
+    unwell = {name for name in ids if any("unhealthy" in t for t in refreshed.diagnostics("warning", name))}
+    assert unwell == {"stopped", "partly", "options"}
     inputs = {name: resource["inputs"] for name, resource in scenario.project.resources().items()}
     assert inputs["scaled"]["target_num_containers"] == 5
     assert inputs["tagged"]["tags"] == [{"name": "eu"}]

@@ -103,19 +103,24 @@ ACROSS_PATHS = [
 ]
 
 
-def refused(scenario: Scenario, name: str, operation: str = "preview") -> list[str]:
-    """The paths that are named when the program is refused."""
+def refused(scenario: Scenario, name: str, operation: str = "preview") -> dict[str, str]:
+    """What the program is refused for: path -> reason."""
     result = getattr(scenario, operation)(fails=True)
     assert not scenario.seen(), "something was sent"
     assert "canary" not in result.output
     prefix = f"resource '{name}' has a problem: "
     found = [text.partition(prefix)[2] for text in result.errors if prefix in text]
-    return [text.partition(": ")[0] for text in found]
+    return {path: reason for path, _, reason in (text.partition(": ") for text in found)}
 
 
 def test_every_wrong_value_is_named(scenario: Scenario) -> None:
     scenario.program(WRONG_VALUES)
-    assert sorted(refused(scenario, "wrong")) == sorted(PATHS)
+    wrong = refused(scenario, "wrong")
+    assert sorted(wrong) == sorted(PATHS)
+    assert "get_service(name=" in wrong["linked_to_service[0].to_service"]
+    assert "one of OFF, ON_FAILURE, ALWAYS" in wrong["autorestart"]
+    assert "from 0 to 1000" in wrong["target_num_containers"]
+    assert "container_path" in wrong["bindings[2]"]
     scenario.program(ACROSS)
     assert sorted(refused(scenario, "across")) == sorted(ACROSS_PATHS)
     # `up` without a preview does not let it pass either.

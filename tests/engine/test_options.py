@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pulumi_tutum import waiting
 from tests.support.scenario import Scenario
 
 IGNORED = """
@@ -18,6 +19,8 @@ IGNORED = """
     tutum.Service("all-ports", image="acme/web", run_command="run {n}",
         container_ports=[{{"protocol": "tcp", "inner_port": 80{n}}}],
         opts=ResourceOptions(ignore_changes=["container_ports[*].inner_port"]))
+    tutum.Service("elsewhere", image="acme/web:{n}", target_num_containers=1,
+        opts=ResourceOptions(ignore_changes=["target_num_containers", "tags"]))
 """
 
 
@@ -25,9 +28,17 @@ def test_ignore_changes(scenario: Scenario) -> None:
     scenario.program(IGNORED.format(n=1, tags='"front", "eu"'))
     scenario.up()
     scenario.assert_settled()
+    # Who ignores a change leaves it to somebody else, whether Pulumi has seen it or not.
+    elsewhere = scenario.id("elsewhere")
+    scenario.client.update_service(elsewhere, {"target_num_containers": 3, "tags": [{"name": "front"}]})
+    scenario.client.scale_service(elsewhere)
+    waiting.until(scenario.client, elsewhere, "Running")
+
     scenario.program(IGNORED.format(n=2, tags='"back", "eu"'))
-    wanted = {name: ["update"] for name in ("keys", "listed-keys", "indexes", "all-ports")}
-    assert scenario.preview().ops == wanted
+    wanted = {name: ["update"] for name in ("keys", "listed-keys", "indexes", "all-ports", "elsewhere")}
+    preview = scenario.preview()
+    assert preview.ops == wanted
+    assert "cannot ignore" not in preview.output
     assert scenario.up().ops == wanted
     assert scenario.live("image")["image_name"] == "acme/web:1"
     for name in ("keys", "listed-keys"):
@@ -36,9 +47,20 @@ def test_ignore_changes(scenario: Scenario) -> None:
     indexes = scenario.live("indexes")
     assert [port["inner_port"] for port in indexes["container_ports"]] == [802, 901]
     assert {tag["name"] for tag in indexes["tags"]} == {"front", "eu"}
+    assert scenario.asked("elsewhere") == ["update", "redeploy"]
+    live = scenario.live("elsewhere")
+    assert (live["image_name"], live["running_num_containers"]) == ("acme/web:2", 3)
+    assert live["tags"][0]["name"] == "front"
     rest = scenario.live("all-ports")
     assert (rest["run_command"], rest["container_ports"][0]["inner_port"]) == ("run 2", 801)
-    scenario.assert_settled()
+    assert scenario.preview("--expect-no-changes").ops == {}
+    scenario.client.update_service(elsewhere, {"target_num_containers": 2})
+    scenario.client.scale_service(elsewhere)
+    waiting.until(scenario.client, elsewhere, "Running")
+    scenario.refresh()
+    assert scenario.preview("--expect-no-changes").ops == {}
+    scenario.up()
+    assert scenario.asked() == []
     scenario.destroy()
 
 

@@ -33,8 +33,8 @@ class Pair:
     def names(self, service: dict[str, object], engine: DockerEngine) -> list[str]:
         """The containers of a service on an engine, by name and ordinal."""
         with engine.client() as client:
-            label = {"label": f"io.tutum.service={service['uuid']}"}
-            return sorted(c.name.partition(".")[0] for c in client.containers.list(filters=label))
+            label: dict[str, str | list[str] | bool] = {"label": f"io.tutum.service={service['uuid']}"}
+            return sorted(str(c.name).partition(".")[0] for c in client.containers.list(filters=label))
 
 
 @pytest.fixture

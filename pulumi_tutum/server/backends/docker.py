@@ -37,7 +37,7 @@ from typing import Any, ClassVar
 import docker
 from docker.types import Mount
 
-from ...errors import BackendError, Problem
+from ...errors import BackendError, ConfigError, Problem
 from ..model import uuid_for
 from . import (
     CREATED,
@@ -137,8 +137,15 @@ def open_backend(
     Raises:
         ConfigError: an option that cannot be.
     """
+    engines = addresses(nodes)
+    remote = next((engine for engine in engines if engine.host), None)
+    if remote is not None and _is_loopback(publish_address):
+        raise ConfigError(
+            f"node {remote.name} is another machine, and nobody could reach what it publishes at "
+            f"{publish_address}: give --publish-address (0.0.0.0 for all of its addresses)"
+        )
     return DockerBackend(
-        addresses(nodes),
+        engines,
         policy=Policy.parse(allow),
         publish_address=publish_address,
         pull=pull,
@@ -907,6 +914,12 @@ class DockerBackend:
         if container.seen.status != RUNNING:
             raise BackendError("the container does not run")
         return await engine.exec(container.id, command)
+
+
+def _is_loopback(address: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return address == "localhost"
 
 
 # -- rules ---------------------------------------------------------------------------------------------------

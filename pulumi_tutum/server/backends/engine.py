@@ -22,6 +22,7 @@ import posixpath
 import queue
 import re
 import shlex
+import shutil
 import socket
 import ssl
 import struct
@@ -356,6 +357,8 @@ def readable(error: Exception) -> BackendError:
         return BackendError("the Docker Engine did not answer in time", transient=True)
     if isinstance(error, (requests.exceptions.RequestException, OSError)):
         return BackendError("the connection to the Docker Engine was lost", transient=True)
+    if tls := re.search(r"certificate verify failed: [^(']*[^(' ]", str(error)):
+        return BackendError(f"the engine is not trusted: {tls[0]}", transient=True)
     if isinstance(error, docker.errors.DockerException):
         return BackendError(plain(str(error)), transient="fetching server API version" in str(error))
     return BackendError(f"unexpected answer of the Docker Engine ({type(error).__name__})", transient=True)
@@ -493,7 +496,7 @@ class Engine:
         if old is not None:
             old.close()
         tls = self._certificates.for_docker_py() if self._certificates else False
-        client = docker.APIClient(self._url, version="auto", timeout=_CALL_SECONDS, tls=tls, max_pool_size=32)
+        client = _Client(self._url, version="auto", timeout=_CALL_SECONDS, tls=tls, max_pool_size=32)
         info = client.info()
         root = info.get("DockerRootDir", "")
         self.facts = Facts(
@@ -736,6 +739,18 @@ def _words(command: Any) -> str:
     return shlex.join(command or ())
 
 
+class _Client(docker.APIClient):
+    """docker-py's client, for the engine alone: the environment's proxies and certificates are for the web."""
+
+    @property
+    def trust_env(self) -> bool:
+        return False
+
+    @trust_env.setter
+    def trust_env(self, _: bool) -> None:
+        """The library sets it to what it thinks best."""
+
+
 class _Tunnel:
     """An engine's socket on another machine, brought here by the ssh command with the user's own settings."""
 
@@ -744,10 +759,8 @@ class _Tunnel:
         self._host = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname or ""
         self._port = parts.port
         self._far = parts.path if parts.path not in ("", "/") else "/var/run/docker.sock"
-        self._folder = tempfile.TemporaryDirectory(prefix="tutum-ssh-")
-        self._near = f"{self._folder.name}/docker.sock"
+        self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = Path(self._folder.name) / "errors"
 
     def open(self) -> str:
         """The URL of its near end, whose other end answers.
@@ -755,40 +768,45 @@ class _Tunnel:
         Raises:
             BackendError: transient, ssh's own words.
         """
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="tutum-ssh-"))
+        near, said = self._folder / "docker.sock", self._folder / "said"
         if self._process is not None and self._process.poll() is None:
-            return f"unix://{self._near}"
-        Path(self._near).unlink(missing_ok=True)
+            return f"unix://{near}"
+        self._end()
+        near.unlink(missing_ok=True)
         options = ["BatchMode=yes", "ExitOnForwardFailure=yes", "ServerAliveInterval=5", "ConnectTimeout=10"]
-        command = ["ssh", "-nNT", *(word for option in options for word in ("-o", option))]
+        command = ["ssh", "-T", *(word for option in options for word in ("-o", option))]
         command += ["-p", str(self._port)] if self._port else []
-        command += ["-L", f"{self._near}:{self._far}", "--", self._host]
+        # The command there ends with its input: so with this process, however that ends.
+        command += ["-L", f"{near}:{self._far}", "--", self._host, "cat >/dev/null"]
         try:
-            with self._errors.open("wb") as errors:
+            with said.open("wb") as errors:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
+                    command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True
                 )
         except OSError as error:
             raise BackendError(f"cannot run ssh: {error.strerror}", transient=True) from None
         deadline = time.monotonic() + 30
-        while not os.path.exists(self._near):
+        while not near.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                said = self._errors.read_text(errors="replace").strip().splitlines()
                 self._end()
-                raise BackendError(
-                    f"ssh to {self._host}: {said[-1] if said else 'no answer'}", transient=True
-                )
+                last = said.read_text(errors="replace").strip().splitlines()[-1:]
+                raise BackendError(f"ssh to {self._host}: {''.join(last) or 'no answer'}", transient=True)
             time.sleep(0.02)
-        return f"unix://{self._near}"
+        return f"unix://{near}"
 
     def _end(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
     def close(self) -> None:
         self._end()
-        self._folder.cleanup()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
 
 class _Connection:

@@ -113,7 +113,8 @@ def test_an_engine_over_ssh(engine: DockerEngine, ssh: str) -> None:
         everything(real)
         # However the server ends, its tunnel ends too.
         server.kill()
-        until(lambda: f"{url.removeprefix('ssh://box')} -- box" not in run("ps", "-eo", "args"), "the tunnel is gone")
+        tunnel = f"{url.removeprefix('ssh://box')} -- box"
+        until(lambda: tunnel not in run("ps", "-eo", "args"), "the tunnel is gone")
         server.start()
         everything(real)
     with pytest.raises(StartFailed, match="ssh to nobody"):

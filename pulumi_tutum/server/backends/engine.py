@@ -740,7 +740,7 @@ def _words(command: Any) -> str:
 
 
 class _Client(docker.APIClient):
-    """docker-py's client, for the engine alone: the environment's proxies and certificates are for the web."""
+    """docker-py's client, without the environment's proxies and certificates: those are for the web."""
 
     @property
     def trust_env(self) -> bool:

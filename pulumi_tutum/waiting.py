@@ -19,6 +19,7 @@ nothing.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -583,7 +584,9 @@ def _sentence(container: Mapping[str, Any]) -> str:
         parts.append(f"exit code {code}")
     text = ", ".join(parts)
     if isinstance(reason, str) and reason.strip():
-        text += f" ({' '.join(reason.split())})"
+        # Tutum's own texts begin with the code once more: `Exit code 1 (General error)`.
+        said = re.sub(r"^Exit code -?\d+ \((.*)\)$", r"\1", " ".join(reason.split()))
+        text += f" ({said})"
     return f"container {container.get('name') or container.get('uuid')}: {text}"
 
 

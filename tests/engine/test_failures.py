@@ -51,7 +51,7 @@ MENDED = """
 """
 #: What the user has to learn, of each that fails. (Without the timeouts, the late ones would hang on.)
 SAYS = {
-    "exits": ["Stopped", "exit code 3", "Started"],
+    "exits": ["Stopped", "exit code 3 (General error)", "Started"],
     "exits-0": ["Stopped", "exit code 0"],
     "job": ["exit code 4"],
     "some": ["Partly running", "2/3", "exit code 7"],

@@ -18,6 +18,7 @@ import requests
 from tests.support import images
 from tests.support.docker_engine import DockerEngine, missing
 from tests.support.server import Server
+from tests.support.swarm import SwarmCluster
 from tests.support.tools import need, until
 
 V1 = "/api/v1"
@@ -40,19 +41,37 @@ def simulated_backend() -> Iterator[Backend]:
     yield Backend("simulated", options, image="tutum/hello-world")
 
 
+def talkative() -> images.Image:
+    """As a simulated container does, it says something when it starts."""
+    config = {**images.hello().config, "Cmd": ["sh", "-c", "echo Started; exec httpd -f -p 80 -h /www"]}
+    return replace(images.hello(), config=config)
+
+
 @contextmanager
 def docker_backend() -> Iterator[Backend]:
     lacking = missing()
     need(f"Docker Engine ({', '.join(lacking)} missing)", not lacking, "be root, and install docker.io")
-    # As a simulated container does, it says something when it starts.
-    config = {**images.hello().config, "Cmd": ["sh", "-c", "echo Started; exec httpd -f -p 80 -h /www"]}
     with DockerEngine() as engine:
-        images.load(engine, replace(images.hello(), config=config))
+        images.load(engine, talkative())
         options = {"node": [f"front={engine.url},web,eu"], "stop_seconds": 1}
         yield Backend("docker", options, image="tutum/hello-world", missing_image="test/not-there")
 
 
-BACKENDS = {"simulated": simulated_backend, "docker": docker_backend}
+@contextmanager
+def swarm_backend() -> Iterator[Backend]:
+    lacking = missing()
+    need(f"Docker Engine ({', '.join(lacking)} missing)", not lacking, "be root, and install docker.io")
+    with SwarmCluster(3) as cluster:
+        images.load(cluster, talkative())
+        with cluster.daemons[0].client() as client:
+            (node,) = client.nodes.list(filters={"name": "node1"})
+            node.update({**node.attrs["Spec"], "Labels": {"io.tutum.tag.web": "1", "io.tutum.tag.eu": "1"}})
+        nodes = [f"node{number}={url}" for number, url in enumerate(cluster.node_urls, 1)]
+        options = {"node": nodes, "stop_seconds": 1}
+        yield Backend("swarm", options, image="tutum/hello-world", missing_image="test/not-there")
+
+
+BACKENDS = {"simulated": simulated_backend, "docker": docker_backend, "swarm": swarm_backend}
 REAL = (pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300))
 
 

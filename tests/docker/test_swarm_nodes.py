@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +20,7 @@ from pulumi_tutum import config, stream
 from pulumi_tutum.errors import Cancelled, StreamError
 from tests.support import images
 from tests.support.real import V1, Real
+from tests.support.registry import Registry, layer
 from tests.support.server import Server
 from tests.support.stack import Stack
 from tests.support.swarm import SwarmCluster
@@ -172,6 +176,37 @@ def test_logs_come_from_another_node(real: Real, settings: config.Settings) -> N
     reader.join(60)
     assert not reader.is_alive()
     tag(real, other)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the registry's images are made for x86_64")
+def test_nodes_pull_the_same_digest_with_dockers_credentials(cluster: SwarmCluster, tmp_path: Path) -> None:
+    with Registry("alice", "s3cret-of-alice", address=cluster.gateway) as registry:
+        files = layer(images.read(images.busybox(), "usr/bin/busybox"))
+        registry.push("acme/web", "1", files, {"Env": ["PATH=/bin", "FROM=registry"]})
+        image = f"{registry.host}/acme/web:1"
+        environ = {"DOCKER_CONFIG": str(tmp_path)}
+        options: dict[str, Any] = {"node": cluster.node_urls[:1], "stop_seconds": 1, "environ": environ}
+        with Server(backend="swarm", **options) as server, Real(server, cluster.node_urls) as real:
+            service = real.create(image, run_command="sleep 1000", **SPREAD)
+            assert real.start(service)["state"] == "Not running"
+            assert f"No such image: {image} (it cannot be pulled: " in real.why(service)
+            credentials = {"auths": {registry.host: {"auth": registry.credentials}}}
+            (tmp_path / "config.json").write_text(json.dumps(credentials))
+            # With another image behind the tag by now, all nodes still get the one that the manager has.
+            alice = {"username": "alice", "password": "s3cret-of-alice"}
+            real.engines[0].api.pull(image, auth_config=alice)
+            registry.push("acme/web", "1", files, {"Env": ["PATH=/bin", "FROM=newer"]})
+            assert real.start(service)["state"] == "Running", real.why(service)
+            found = running(real, service)
+            assert len({c["Image"] for c in found}) == 1
+            assert len({c["Config"]["Hostname"] for c in found}) == 3
+            assert all("FROM=registry" in c["Config"]["Env"] for c in found)
+            assert "s3cret" not in server.log()
+
+
+def running(real: Real, service: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the engines say of a service's containers that run."""
+    return [c.attrs for c in real.inside(service) if c.status == "running"]
 
 
 def test_a_command_needs_the_nodes_engine(real: Real, settings: config.Settings) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 
 class Registry:
-    """Listens on loopback, which engines trust without TLS.
+    """Listens on loopback, which engines trust without TLS; or at an address of which they are told to.
 
     `user` and `password` say who may pull; by default anyone.
     """
 
-    def __init__(self, user: str = "", password: str = "") -> None:
+    def __init__(self, user: str = "", password: str = "", *, address: str = "127.0.0.1") -> None:
         self.credentials = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
         self.blobs: dict[str, tuple[str, bytes]] = {}
         self.tags: dict[tuple[str, str], str] = {}
@@ -48,9 +48,9 @@ class Registry:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.host = f"{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 

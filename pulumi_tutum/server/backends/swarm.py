@@ -868,6 +868,9 @@ class SwarmBackend:
 
         def create(client: Any) -> str:
             body = self._body(spec, node.id, reference, info, where)
+            if "@" in reference:
+                # The nodes may have to pull it. `docker login` may have been called since.
+                client.reload_config()
             try:
                 return str(client.create_service(name=name, **body)["ID"])
             except docker.errors.APIError as error:

@@ -517,3 +517,29 @@ def test_an_engine_without_a_swarm_is_no_backend(docker_tools: None) -> None:
         ended = run_to_end("--backend", "swarm", "--port", "0", "--node", engine.url)
     assert ended.returncode != 0
     assert "is not a swarm manager" in ended.stderr
+
+
+def test_a_manager_whose_engine_dies_comes_back(docker_tools: None, tmp_path: Path) -> None:
+    with SwarmCluster(1) as cluster:
+        images.load(cluster, images.busybox())
+        options: dict[str, Any] = {"node": cluster.node_urls, "stop_seconds": 2, "data": tmp_path}
+        with Server(backend="swarm", **options) as server, Real(server, cluster.node_urls) as real:
+            always = real.run(autorestart="ALWAYS", bindings=[{"container_path": "/data"}])
+            once = real.run()
+            sh(real, always, "echo kept >/data/file")
+            before = running(real, always).id
+            cluster.daemons[0].kill()
+            coming = real.create(run_command="sleep 100000")
+            real.act(coming, "start")
+            cluster.daemons[0].start()
+            assert real.settle(coming)["state"] == "Running"
+            assert real.wait(once, "Stopped")["stopped_num_containers"] == 1
+
+            def again() -> bool:
+                found = [c for c in real.inside(always) if c.status == "running"]
+                return bool(found) and found[0].id != before
+
+            until(again, "the container that is always to run does")
+            real.wait(always, "Running")
+            assert sh(real, always, "cat /data/file") == "kept\n"
+            real.terminate_all()

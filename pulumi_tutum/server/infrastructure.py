@@ -83,6 +83,7 @@ class Infrastructure:
     def _apply(self, seen: Sequence[BackendNode]) -> None:
         now = self.core.clock.time()
         lost: list[Container] = []
+        back: list[str] = []
         with self.records.change() as change:
             for b in seen:
                 node = self.records.nodes.get(b.uuid)
@@ -110,6 +111,9 @@ class Infrastructure:
                 node.state = "Deployed" if b.up else "Unreachable"
                 if b.up:
                     node.last_seen = now
+                    if node.given_up:
+                        node.given_up = False
+                        back.append(node.uuid)
             there = {b.uuid for b in seen}
             for node in self.records.nodes.values():
                 if node.uuid not in there and node.state != "Terminated":
@@ -120,6 +124,8 @@ class Infrastructure:
                 self._count(change, cluster, {n.uuid for n in self.records.nodes.values()} | there)
         if lost:
             self.services.lose(lost, "its node was removed")
+        for uuid in back:
+            self._look_at_services_on(uuid)
         for b in seen:
             self._watch(b)
         for service in list(self.records.services.values()):
@@ -153,6 +159,8 @@ class Infrastructure:
         node = self.records.nodes.get(uuid)
         if node is None or node.state != "Unreachable":
             return
+        with self.records.change() as change:
+            change.edit(node).given_up = True
         moving: list[Container] = []
         for c in self.records.on_node.get(uuid, {}).values():
             service = self.records.services[c.service]
@@ -169,6 +177,11 @@ class Infrastructure:
                 service = self.records.services[service_uuid]
                 if not service.every_node:
                     self.services.rescale(service)
+        self._look_at_services_on(uuid)
+
+    def _look_at_services_on(self, node: str) -> None:
+        for uuid in {c.service for c in self.records.on_node.get(node, {}).values()}:
+            self.core.convergence.kick(uuid)
 
     # -- verbs
 

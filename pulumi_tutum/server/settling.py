@@ -60,7 +60,13 @@ class Settling:
         live = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
         running = [c for c in live if c.runs]
         state = settled_state(len(running), len(live) - len(running), service.goal)
-        return PARTLY_RUNNING if state == RUNNING and any(c.healthy is False for c in running) else state
+        doubtful = any(c.healthy is False or self._is_cut_off(c) for c in running)
+        return PARTLY_RUNNING if state == RUNNING and doubtful else state
+
+    def _is_cut_off(self, container: Container) -> bool:
+        """Whether it waits on a node that was given up, because its data are there."""
+        node = self.records.nodes.get(container.node)
+        return node is not None and node.given_up
 
     def apply(self, change: Change, container: Container, seen: Observed) -> None:
         """Bring a container's record up to what was observed, and decide what follows for it alone."""

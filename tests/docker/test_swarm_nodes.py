@@ -283,6 +283,7 @@ def nodes_die(real: Real, cluster: SwarmCluster, stack: Stack) -> None:
     until(lambda: dead not in places(real, everywhere), "one container less")
     assert real.settle(everywhere)["state"] == "Running"
     assert places(real, pinned).count(dead) == 1
+    assert real.wait(pinned, "Partly running")["current_num_containers"] == 3
     cluster.start_node(2)
     until(lambda: nodes(real)[dead] == "Deployed", "the node is back")
     until(lambda: set(places(real, everywhere)) == set(nodes(real)), "a container on the node that came back")

@@ -326,6 +326,28 @@ def test_a_node_that_is_lost() -> None:
     run(test)
 
 
+def test_what_has_data_on_a_lost_node_waits_visibly() -> None:
+    async def test() -> None:
+        async with Plane(2, node_grace=20) as plane:
+            uuid = await plane.up(target_num_containers=2, bindings=[{"container_path": "/data"}])
+            source = plane.get(uuid)["resource_uri"]
+            bindings = [{"volumes_from": source}]
+            user = await plane.up(name="user", target_num_containers=2, bindings=bindings)
+            before = plane.containers(uuid), plane.containers(user)
+            node = before[0][0]["node"].split("/")[-2]
+            plane.backend.set_node_up(node, False)
+            await plane.advance(15)
+            assert plane.state(uuid) == "Running"
+            await plane.advance(10)
+            assert plane.state(uuid) == plane.state(user) == "Partly running"
+            assert (plane.containers(uuid), plane.containers(user)) == before
+            plane.backend.set_node_up(node, True)
+            await plane.advance(1)
+            assert plane.state(uuid) == plane.state(user) == "Running"
+
+    run(test)
+
+
 def test_dynamic_ports_are_free_stable_and_told() -> None:
     async def test() -> None:
         async with Plane(port_range=(50000, 50004)) as plane:

@@ -464,9 +464,16 @@ def _image_info(row: Mapping[str, Any]) -> ImageInfo:
 # -- identities
 
 
+# The tutum CLI prints the first eight digits of a uuid in a table that takes "3128e042" for a number, and shows
+# 3.128e+45.
+_READ_AS_NUMBER = re.compile(r"\d+e?\d+")
+
+
 def new_uuid() -> str:
     """A version-4 uuid: python-tutum takes anything else for a name."""
-    return str(uuids.uuid4())
+    while _READ_AS_NUMBER.fullmatch((found := str(uuids.uuid4()))[:8]):
+        pass
+    return found
 
 
 def uuid_for(*parts: str) -> str:
@@ -474,7 +481,8 @@ def uuid_for(*parts: str) -> str:
     digest = bytearray(hashlib.sha256("\0".join(parts).encode()).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x40
     digest[8] = digest[8] & 0x3F | 0x80
-    return str(uuids.UUID(bytes=bytes(digest)))
+    found = str(uuids.UUID(bytes=bytes(digest)))
+    return uuid_for(*parts, "") if _READ_AS_NUMBER.fullmatch(found[:8]) else found
 
 
 def uri(kind: str, identifier: str) -> str:

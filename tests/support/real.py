@@ -78,7 +78,8 @@ class Real:
             until(arrived, "")
         except AssertionError:
             what = f"{last.get('name')} is {last.get('state')}, not {' or '.join(states)}"
-            raise AssertionError(f"{what}; {self.server.log()[-3000:]}") from None
+            found = [(c["name"], c["state"], c["exit_code_msg"]) for c in self.containers(last)]
+            raise AssertionError(f"{what}; {found}; {self.why(last)}; {self.server.log()[-3000:]}") from None
         return last
 
     def settle(self, service: dict[str, Any]) -> dict[str, Any]:

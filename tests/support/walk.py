@@ -20,7 +20,8 @@ from pulumi_tutum.lifecycle import ENDING, RUNNING
 
 Arguments = dict[str, Any]
 
-IMAGES = ("acme/web", "acme/web:2", "acme/api:latest", "redis")
+IMAGES = ("acme/web", "acme/web:2", "acme/api:latest")
+WITH_VOLUME = "redis"  # the image declares one
 TAGS = ("front", "ssd")
 LARGEST = 8  # services of the program at a time
 
@@ -167,7 +168,7 @@ class Walk:
         if len(self.program) >= LARGEST:
             self._do_delete()
         self._number += 1
-        arguments: Arguments = {"image": self.random.choice(IMAGES)}
+        arguments: Arguments = {"image": self.random.choice((*IMAGES, WITH_VOLUME))}
         if self.random.random() < 0.5:
             arguments["target_num_containers"] = self.random.randint(0, 3)
         if self.random.random() < 0.3:
@@ -193,12 +194,16 @@ class Walk:
         if arguments.get("deployment_strategy") != "EVERY_NODE":
             arguments["target_num_containers"] = self.random.randint(0, 4)
 
+    def _change_image(self, arguments: Arguments) -> None:
+        if arguments["image"] != WITH_VOLUME:  # the volume would stay, and pin the next image's containers
+            arguments["image"] = self.random.choice(IMAGES)
+
     def _do_image(self) -> None:
-        self._some()["image"] = self.random.choice(IMAGES)
+        self._change_image(self._some())
 
     def _do_image_and_scale(self) -> None:
         arguments = self._some()
-        arguments["image"] = self.random.choice(IMAGES)
+        self._change_image(arguments)
         if arguments.get("deployment_strategy") != "EVERY_NODE":
             arguments["target_num_containers"] = self.random.randint(1, 4)
 
@@ -207,7 +212,8 @@ class Walk:
 
     def _do_tags(self) -> None:
         arguments = self._some()
-        if not arguments.get("bindings"):  # tags that leave out the node of a volume rightly fail
+        # Tags that leave out the node of a volume rightly fail.
+        if not arguments.get("bindings") and arguments["image"] != WITH_VOLUME:
             arguments["tags"] = self.random.sample(TAGS, self.random.randint(0, len(TAGS)))
 
     def _do_strategy(self) -> None:

@@ -66,6 +66,11 @@ class Convergence(Settling):
         else:
             self.rest(service)
 
+    def look_again(self) -> None:
+        """Nodes have changed: what waits for one looks at them."""
+        for run in self.runs.values():
+            run.wake.set()
+
     def _over(self, uuid: str) -> None:
         self.runs.pop(uuid, None)
         # What began while it ended gets a new one.

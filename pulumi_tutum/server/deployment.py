@@ -64,6 +64,7 @@ class World:
                 node.nickname or node.name,
                 self.node_tags(node),
                 node.state == "Deployed",
+                node.state == "Unreachable" and not node.given_up,
                 records.running_on[node.uuid],
                 mine.get(node.uuid, 0),
                 records.ports.get(node.uuid, {}),
@@ -83,9 +84,12 @@ class World:
             )
         )
 
-    def candidates(self, service: Service) -> list[NodeLoad]:
-        """The nodes that are up and have the service's tags."""
-        return scheduler.tagged(self.loads(service), [tag["name"] for tag in service.get("tags")])
+    def candidates(self, service: Service, *, awaited: bool = False) -> list[NodeLoad]:
+        """The nodes that are up, or `awaited` at least, and have the service's tags."""
+        loads = self.loads(service)
+        if awaited:
+            loads = [dataclasses.replace(node, up=node.up or node.awaited) for node in loads]
+        return scheduler.tagged(loads, [tag["name"] for tag in service.get("tags")])
 
     def place(
         self, change: Change, service: Service, ordinal: int, loads: list[NodeLoad], only: str | None = None

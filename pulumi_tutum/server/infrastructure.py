@@ -131,6 +131,7 @@ class Infrastructure:
         for service in list(self.records.services.values()):
             if service.every_node:
                 self.services.follow_nodes(service)
+        self.core.convergence.look_again()
 
     def _count(self, change: Any, cluster: NodeCluster, nodes: set[str]) -> None:
         """The backend's own cluster has as many nodes as there are."""
@@ -178,6 +179,7 @@ class Infrastructure:
                 if not service.every_node:
                     self.services.rescale(service)
         self._look_at_services_on(uuid)
+        self.core.convergence.look_again()
 
     def _look_at_services_on(self, node: str) -> None:
         for uuid in {c.service for c in self.records.on_node.get(node, {}).values()}:

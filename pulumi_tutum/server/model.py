@@ -464,8 +464,8 @@ def _image_info(row: Mapping[str, Any]) -> ImageInfo:
 # -- identities
 
 
-# The tutum CLI prints the first eight digits of a uuid in a table that takes "3128e042" for a number, and shows
-# 3.128e+45.
+# The tutum CLI prints the first eight digits of a uuid in a table that takes "3128e042" for a number, and
+# shows 3.128e+45.
 _READ_AS_NUMBER = re.compile(r"\d+e?\d+")
 
 

@@ -9,7 +9,7 @@ the emptiest); EVERY_NODE has one container on each. Ties go to the older node.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -18,6 +18,7 @@ class NodeLoad:
 
     Attributes:
         tags: the node's own and its automatic ones.
+        awaited: it does not answer just now, and has not been given up.
         running: containers that run there, or are about to.
         of_service: those of them that belong to the service in question.
         taken: outer ports in use there, as (protocol, port); `added`: those that were given out since.
@@ -27,6 +28,7 @@ class NodeLoad:
     name: str
     tags: frozenset[str]
     up: bool = True
+    awaited: bool = False
     running: int = 0
     of_service: int = 0
     taken: Collection[tuple[str, int]] = ()
@@ -39,6 +41,10 @@ class NodeLoad:
 
 class NoNode(Exception):
     """No node can take the container; the text says why, for users."""
+
+
+class NotYet(NoNode):
+    """A node that is awaited could take the container."""
 
 
 def tagged(nodes: Sequence[NodeLoad], tags: Collection[str]) -> list[NodeLoad]:
@@ -62,6 +68,23 @@ def candidates(
     Raises:
         NoNode: there is none.
     """
+    try:
+        return _candidates(nodes, tags, fixed_ports, pinned)
+    except NoNode as error:
+        awaited = [replace(node, up=node.up or node.awaited) for node in nodes]
+        try:
+            _candidates(awaited, tags, fixed_ports, pinned)
+        except NoNode:
+            raise error from None
+        raise NotYet(str(error)) from None
+
+
+def _candidates(
+    nodes: Sequence[NodeLoad],
+    tags: Collection[str],
+    fixed_ports: Collection[tuple[str, int]],
+    pinned: Collection[str] | None,
+) -> list[NodeLoad]:
     if not any(node.up for node in nodes):
         raise NoNode("no node is up" if nodes else "there is no node")
     fitting = tagged(nodes, tags)

@@ -17,7 +17,8 @@ container is there. Which containers are wanted where follows from the service's
 With `sequential_deployment` a container is begun when the one before it is up. "Up": it runs, and is healthy
 if there is a health check; a container that ran and has exited counts as up as well (what that means for the
 service follows when it settles). A container that could not be started and never ran is removed again; its
-record tells why. What autodestroy removes on the way is not made again: jobs are not run twice.
+record tells why. What autodestroy removes on the way is not made again: jobs are not run twice. A container
+whose only node does not answer just now is placed when it does; once the node is given up, it has failed.
 
 Deadline: `start_timeout` seconds in which no further container gets where it is to go. Then the transition is
 given up: its action is Failed with the reasons, and the service has the state that its containers give it.
@@ -48,7 +49,7 @@ from .backends import Observed, PortTaken
 from .clock import Timer, sleep
 from .model import Action, Container, Image, Service, has_exited
 from .records import Change
-from .scheduler import NoNode
+from .scheduler import NoNode, NotYet
 from .settling import DEPLOYING, RETRY_MAX, RETRY_SECONDS, Settling
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -84,6 +85,8 @@ class Transition:
         self.begun: set[str] = set()
         #: Why, by container name, in order.
         self.failures: dict[str, str] = {}
+        #: What waits for a node that does not answer just now, by container name, and why.
+        self.awaiting: dict[str, str] = {}
         #: Ordinals (EVERY_NODE: nodes) that could not be filled and are not tried again by this run.
         self.given_up: set[int | str] = set()
         #: What a backend that is to be asked again said last, by container.
@@ -177,6 +180,7 @@ class Transition:
         for op in self.ops.values():
             op.cancel()
         self.ops.clear()
+        self.failures.update(self.awaiting)
         with self.records.change() as change:
             for c in self.records.containers_of(self.service.uuid):
                 if not c.wanted:
@@ -222,6 +226,7 @@ class Transition:
             self._give_up(final=False, reason="before it was canceled")
         live = self.records.containers_of(service.uuid)
         self._note_progress(live)
+        self.awaiting.clear()
         with self.records.change() as change:
             for c in live:
                 if c.wanted == "running" and c.runs and c.healthy is False and c.uuid not in self.ops:
@@ -237,7 +242,7 @@ class Transition:
         if self._expiries > 1:
             self._come_to_rest()
             return True
-        if self.ops or any(c.wanted for c in self.records.containers_of(service.uuid)):
+        if self.ops or self.awaiting or any(c.wanted for c in self.records.containers_of(service.uuid)):
             return False
         self._come_to_rest()
         return True
@@ -314,10 +319,11 @@ class Transition:
         free = (n for n in range(1, len(live) + 100_000) if n not in taken)
         if service.every_node:
             nodes = [n.uuid for n in self.world.candidates(service)]
+            reachable = {n.uuid for n in self.world.candidates(service, awaited=True)}
             held: set[str] = set()
             excess = []
             for c in staying:
-                outdated = service.state == REDEPLOYING and c.node not in nodes
+                outdated = service.state == REDEPLOYING and c.node not in reachable
                 if outdated or c.node in held:
                     excess.append(c)
                 held.add(c.node)
@@ -340,12 +346,17 @@ class Transition:
         service = self.service
         if not slots:
             if service.every_node and not self.failures and not self.world.candidates(service):
-                self._explain_no_candidates()
+                if self.world.candidates(service, awaited=True):
+                    self.awaiting[service.name] = "no node is up"
+                else:
+                    self._explain_no_candidates()
             return
         loads = self.world.loads(service)
         for ordinal, node in slots:
             try:
                 container = self.world.place(change, service, ordinal, loads, node)
+            except NotYet as error:
+                self.awaiting[f"{service.name}-{ordinal}"] = str(error)
             except NoNode as error:
                 self.failures[f"{service.name}-{ordinal}"] = str(error)
                 self.given_up.add(node if node is not None else ordinal)

@@ -328,7 +328,9 @@ def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([1, 2]), st.text(st.characters(codec="utf-8", exclude_characters="\n")))),
+    st.lists(
+        st.tuples(st.sampled_from([1, 2]), st.text(st.characters(codec="utf-8", exclude_characters="\n")))
+    ),
     st.data(),
 )
 def test_frames_may_be_cut_anywhere(told: list[tuple[int, str]], data: st.DataObject) -> None:

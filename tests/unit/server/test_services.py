@@ -326,6 +326,32 @@ def test_a_node_that_is_lost() -> None:
     run(test)
 
 
+def test_a_container_waits_for_a_node_that_does_not_answer_just_now() -> None:
+    async def test() -> None:
+        async with Plane(1, node_grace=20, start_timeout=60) as plane:
+            uuid = await plane.up(target_num_containers=1)
+            node = plane.containers(uuid)[0]["node"].split("/")[-2]
+            plane.backend.set_node_up(node, False)
+            await plane.patch(uuid, target_num_containers=2)
+            reply = await plane.act(uuid, "scale")
+            await plane.advance(10)
+            assert plane.state(uuid) == "Scaling"
+            plane.backend.set_node_up(node, True)
+            await plane.advance(2)
+            assert plane.get(uuid)["running_num_containers"] == 2
+            assert plane.action(reply)["state"] == "Success"
+
+            plane.backend.set_node_up(node, False)
+            await plane.patch(uuid, target_num_containers=3)
+            reply = await plane.act(uuid, "scale")
+            await plane.advance(19)
+            assert plane.action(reply)["state"] == "In progress"
+            await plane.advance(2)
+            assert "no node is up" in plane.action(reply)["error"]
+
+    run(test)
+
+
 def test_what_has_data_on_a_lost_node_waits_visibly() -> None:
     async def test() -> None:
         async with Plane(2, node_grace=20) as plane:

@@ -1,5 +1,6 @@
 # Every target sets up what it needs; `make help` lists them.
-# PYTHON=python3.12 chooses an interpreter, ARGS="-k links" is passed on to pytest.
+# PYTHON=python3.12 chooses an interpreter, ARGS="-k links" is passed on to pytest; ARGS="-n 0 -s" shows what the
+# tests print, which needs one process.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engine demo test test-slow test-all check format docs bench clean
@@ -14,6 +15,8 @@ PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 IN_ENV := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.engine/bin:$$PATH"
+# The tests mostly wait for processes; what a file's tests share is made once.
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 # One stamp for each interpreter: another PYTHON makes another environment.
 READY := .venv/ready-$(subst /,_,$(PYTHON))
 
@@ -41,13 +44,13 @@ demo: setup engine  ## set up, then preview, deploy and destroy the example
 	@$(IN_ENV) $(PY) examples/demo.py
 
 test: setup engine  ## all tests but the slow ones
-	$(IN_ENV) $(PY) -m pytest -m "not slow" $(ARGS)
+	$(IN_ENV) $(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: setup engine  ## only the slow tests
-	$(IN_ENV) $(PY) -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
+	$(IN_ENV) $(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 test-all: setup engine  ## all tests
-	$(IN_ENV) $(PY) -m pytest $(ARGS)
+	$(IN_ENV) $(PYTEST) $(ARGS)
 
 check: setup  ## format, lint, types, docs, import rules
 	$(PY) -m ruff format --check .

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sdk import environments
 from tests.support.engine import Project
 
 HERE = Path(__file__).parent
@@ -47,6 +48,19 @@ def rank(item: pytest.Item) -> tuple[bool, ...]:
     """Unit tests come first, then those without an engine, then by what they need; slow ones last."""
     marked = (item.get_closest_marker(name) is not None for name in ("slow", "docker", "engine"))
     return (*marked, "unit" not in item.path.parts)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Which Pythons and SDKs there were, from the reports: these come from the processes of the tests."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    properties = [p for report in reports for p in getattr(report, "user_properties", ())]
+    ran = sorted({value for name, value in properties if name == "host.py ran on"})
+    if ran:
+        terminalreporter.section("Pythons and SDKs that host.py was tested on")
+        for version in environments.PYTHONS:
+            found = [what for what in ran if what.startswith(f"{version}.")]
+            without = "not asked for" if environments.candidates(version) else "not on this machine"
+            terminalreporter.line(f"Python {version}: {', '.join(found) or without}")
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def things(engine: DockerEngine) -> dict[str, set[str]]:
     """Everything of an engine that a run could leave behind."""
     with engine.client() as client:
         return {
-            "containers": {c.name or "" for c in client.containers.list(all=True)},
+            "containers": {c.name or "" for c in client.containers.list(all=True, ignore_removed=True)},
             "volumes": {v.name for v in client.volumes.list()},
             "networks": {n.name or "" for n in client.networks.list()},
         }
@@ -79,7 +79,7 @@ def containers_of(engine: DockerEngine, service: dict[str, Any]) -> list[dict[st
     """What the engine knows of a service's containers."""
     with engine.client() as client:
         filters: Any = {"label": f"io.tutum.service={service['id']}"}
-        return [c.attrs for c in client.containers.list(all=True, filters=filters)]
+        return [c.attrs for c in client.containers.list(all=True, filters=filters, ignore_removed=True)]
 
 
 def test_a_linked_pair(engine: DockerEngine, tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ class Pair:
         """The containers of a service on an engine, by name and ordinal."""
         with engine.client() as client:
             label: dict[str, str | list[str] | bool] = {"label": f"io.tutum.service={service['uuid']}"}
-            return sorted(str(c.name).partition(".")[0] for c in client.containers.list(filters=label))
+            return sorted(
+                str(c.name).partition(".")[0]
+                for c in client.containers.list(filters=label, ignore_removed=True)
+            )
 
 
 @pytest.fixture

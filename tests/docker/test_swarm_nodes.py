@@ -70,7 +70,7 @@ def containers_left(real: Real) -> list[str]:
     found = []
     for engine in real.engines:
         try:
-            found += [c.name for c in engine.containers.list(all=True, filters=ours)]
+            found += [c.name for c in engine.containers.list(all=True, filters=ours, ignore_removed=True)]
         except (docker.errors.DockerException, requests.RequestException):
             continue
     return found

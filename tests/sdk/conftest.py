@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,12 +39,13 @@ def python(request: pytest.FixtureRequest) -> Path:
     return environments.environment(version, sdk)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if environments.ran:
-        terminalreporter.section("Pythons and SDKs that host.py was tested on")
-        for version in environments.PYTHONS:
-            found = [
-                what for label, what in environments.ran.items() if label.startswith(f"Python {version},")
-            ]
-            without = "not asked for" if environments.candidates(version) else "not on this machine"
-            terminalreporter.line(f"Python {version}: {'; '.join(found) or without}")
+@pytest.fixture(scope="session")
+def versions(python: Path) -> str:
+    return environments.versions(python)
+
+
+@pytest.fixture(autouse=True)
+def recorded(request: pytest.FixtureRequest) -> None:
+    """For the closing words, see tests/conftest.py."""
+    if "python" in request.fixturenames:
+        request.node.user_properties.append(("host.py ran on", request.getfixturevalue("versions")))

@@ -24,9 +24,6 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 CURRENT = "{}.{}".format(*sys.version_info)
 _DAY = 24 * 3600.0
 
-ran: dict[str, str] = {}
-"""What was run, for the closing words: "Python 3.11, SDK 3.216.0" -> exact versions; or why it was not."""
-
 
 def environment(version: str, sdk: str) -> Path:
     """The interpreter of an environment with this Python (`3.10`) and this SDK (`OLDEST`, `NEWEST`).
@@ -34,8 +31,6 @@ def environment(version: str, sdk: str) -> Path:
     Skips the test where the machine lacks that Python; SDKs come from the package index. The newest is looked
     for once a day.
     """
-    label = f"Python {version}, SDK {sdk}"
-    ran[label] = f"SDK {sdk} skipped: no interpreter runs"
     python = next(filter(_runs, candidates(version)), None)
     # Which Pythons a machine has is its own affair, in CI too.
     need(f"Python {version}", python, "on PATH, or with pyenv", in_ci=False)
@@ -56,12 +51,15 @@ def environment(version: str, sdk: str) -> Path:
             if installed.returncode == 0:
                 made.touch()
             elif not fresh:
-                ran[label] = f"SDK {sdk} skipped: could not be installed"
-                need(label, False, installed.stderr.strip().splitlines()[-1])
-    code = "import importlib.metadata as m, platform as p; print(p.python_version(), m.version('pulumi'))"
-    output = subprocess.run([inside, "-c", code], check=True, capture_output=True, text=True).stdout
-    ran[label] = "ran {} with SDK {}".format(*output.split())
+                need(f"SDK {sdk} on Python {version}", False, installed.stderr.strip().splitlines()[-1])
     return inside
+
+
+def versions(python: Path) -> str:
+    """The exact versions of an environment, like "3.11.7 with SDK 3.272.0"."""
+    code = "import importlib.metadata as m, platform as p; print(p.python_version(), m.version('pulumi'))"
+    output = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return "{} with SDK {}".format(*output.split())
 
 
 def candidates(version: str) -> list[Path]:

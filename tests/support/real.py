@@ -152,7 +152,9 @@ class Real:
     def inside(self, service: dict[str, Any], ordinal: int | None = None) -> list[Any]:
         """docker-py's containers of a service, in order of their ordinals."""
         filters = {"label": [f"io.tutum.service={service['uuid']}"]}
-        found = [c for e in self.engines for c in e.containers.list(all=True, filters=filters)]
+        found = [
+            c for e in self.engines for c in e.containers.list(all=True, filters=filters, ignore_removed=True)
+        ]
         found.sort(key=lambda c: int(c.labels["io.tutum.ordinal"]))
         return [c for c in found if ordinal is None or c.labels["io.tutum.ordinal"] == str(ordinal)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 from .. import schema
@@ -429,7 +429,7 @@ class ControlPlane:
 
     def logs(
         self, kind: str, uuid: str, tail: int | None = 300, follow: bool = True
-    ) -> AsyncIterator[list[dict[str, Any]]]:
+    ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Frames of a service, container or action, many at a time.
 
         Raises:

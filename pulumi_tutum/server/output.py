@@ -1,14 +1,14 @@
 """Logs as the stream's frames: of a container, of all containers of a service, of an action.
 
-Frames come in lists: with many lines, a step of an iterator costs more than what it carries.
+Frames come in lists: with many lines, a step of an iterator costs more than what it carries. When a log is
+followed, the first list, maybe an empty one, says that no line that is written from now on will be missed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from ..errors import BackendError
@@ -18,11 +18,12 @@ from .core import Core
 from .model import Action, Container
 
 Frame = dict[str, Any]
+Frames = AsyncGenerator[list[Frame], None]
 #: Batches that wait for a slow reader, per reader; then the containers' streams are read no further.
 _WAITING = 8
-#: What a container has written before is all there when its stream is silent for so many seconds, or comes to
-#: what it writes now.
-_SILENCE = 0.15
+#: So many seconds of silence, and those that have not told yet what they wrote before hold up the others no
+#: longer: their engine does not answer.
+_PATIENCE = 5.0
 
 
 class Output:
@@ -31,9 +32,12 @@ class Output:
     def __init__(self, core: Core) -> None:
         self.core = core
 
-    async def of_container(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[list[Frame]]:
+    async def of_container(self, uuid: str, tail: int | None, follow: bool) -> Frames:
         container = self.core.container(uuid)
-        if follow:
+        if follow and not container.status:
+            # All that it will write is new.
+            tail = None
+            yield []
             await self._made(container)
         if container.spec is not None:
             source = self.core.backend.logs(uuid, tail=tail, follow=follow)
@@ -53,7 +57,7 @@ class Output:
         finally:
             self.core.hub.unsubscribe(news)
 
-    async def of_service(self, uuid: str, tail: int | None, follow: bool) -> AsyncIterator[list[Frame]]:
+    async def of_service(self, uuid: str, tail: int | None, follow: bool) -> Frames:
         """The last `tail` lines of all containers together, in order of time; then, with `follow`, what they
         write, those that come later included, until the service is terminated."""
         merged = _Merged(self.core, self.core.service(uuid).uuid, tail, follow)
@@ -63,7 +67,7 @@ class Output:
         finally:
             merged.close()
 
-    async def of_action(self, action: Action, follow: bool) -> AsyncIterator[list[Frame]]:
+    async def of_action(self, action: Action, follow: bool) -> Frames:
         """What an action did: a line at its begin, one at its end."""
         news = self.core.hub.subscribe() if follow else None
         try:
@@ -87,9 +91,10 @@ class _Merged:
     def __init__(self, core: Core, uuid: str, tail: int | None, follow: bool) -> None:
         self._core, self._tail, self._follow = core, tail, follow
         self._service = core.service(uuid)
-        self._began = core.clock.time()
-        #: (container's name, its next lines; none: that was all).
-        self._queue: asyncio.Queue[tuple[str, Sequence[LogLine]] | None] = asyncio.Queue(_WAITING)
+        #: (container, its next lines; none: that was all, or all that it wrote before).
+        self._queue: asyncio.Queue[tuple[Container, Sequence[LogLine]] | None] = asyncio.Queue(_WAITING)
+        #: What was written before is in order; new lines may come.
+        self._merged = asyncio.Event()
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._news = core.hub.subscribe() if follow else None
@@ -100,65 +105,73 @@ class _Merged:
         for task in (*self._readers.values(), *((self._watcher,) if self._watcher else ())):
             task.cancel()
 
-    async def batches(self) -> AsyncIterator[list[Frame]]:
-        behind = self._begin(self._tail)
-        if self._tail == 0:
-            behind.clear()
+    async def batches(self) -> Frames:
+        behind = self._begin()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
         old: list[tuple[float, str, LogLine]] = []
         ended = False
         while behind:
             try:
-                item = await asyncio.wait_for(self._queue.get(), _SILENCE if self._follow else None)
+                item = await asyncio.wait_for(self._queue.get(), _PATIENCE if self._follow else None)
             except asyncio.TimeoutError:
                 break
             if item is None:
                 ended = True
                 break
-            name, lines = item
-            old += [(line.timestamp, name, line) for line in lines]
-            if not lines or (self._follow and lines[-1].timestamp > self._began):
-                behind.discard(name)
+            container, lines = item
+            old += [(line.timestamp, container.name, line) for line in lines]
+            if not lines:
+                behind.discard(container.uuid)
             if self._tail is not None and len(old) > 2 * self._tail + 1000:
                 self._cut(old)
         self._cut(old)
-        if old:
+        self._merged.set()
+        if old or self._follow:
             yield [_frame(line, name) for _, name, line in old]
         while not ended and (item := await self._queue.get()) is not None:
             if item[1]:
-                yield [_frame(line, item[0]) for line in item[1]]
+                yield [_frame(line, item[0].name) for line in item[1]]
 
     def _cut(self, lines: list[tuple[float, str, LogLine]]) -> None:
-        """Bring them into the order of time, and keep of those that were there before the last ones."""
+        """Bring them into the order of time, and keep the last ones."""
         lines.sort(key=lambda line: line[0])
         if self._tail is not None:
-            old = bisect.bisect_right(lines, self._began, key=lambda line: line[0])
-            del lines[: max(old - self._tail, 0)]
+            del lines[: max(len(lines) - self._tail, 0)]
 
-    def _begin(self, tail: int | None) -> set[str]:
-        """Read the containers that are not read yet; their names."""
+    def _begin(self) -> set[str]:
+        """Read the containers that are not read yet; their uuids."""
         begun = set()
+        first = not self._readers and self._watcher is None
         for c in self._core.records.containers_of(self._service.uuid):
             if c.uuid not in self._readers and c.spec is not None and c.status:
-                read = self._read(c, tail)
+                read = self._read(c) if first else self._read_newcomer(c)
                 self._readers[c.uuid] = asyncio.get_running_loop().create_task(read)
-                begun.add(c.name)
+                begun.add(c.uuid)
         return begun
 
-    async def _read(self, c: Container, tail: int | None) -> None:
+    async def _read_newcomer(self, c: Container) -> None:
+        """All that it writes is new."""
+        await self._merged.wait()
+        await self._read(c, all_lines=True)
+
+    async def _read(self, c: Container, *, all_lines: bool = False) -> None:
+        tail = None if all_lines else self._tail
         source = self._core.backend.logs(c.uuid, tail=tail, follow=self._follow)
         with contextlib.suppress(BackendError):
             async with contextlib.aclosing(source):
                 async for lines in source:
-                    await self._queue.put((c.name, lines))
-        await self._queue.put((c.name, ()))
+                    await self._queue.put((c, lines))
+                    if not lines:
+                        # Until all are there: what piled up here would be as long as the slowest is slow.
+                        await self._merged.wait()
+        await self._queue.put((c, ()))
 
     async def _watch(self) -> None:
         """Until nothing more can come."""
         service, news = self._service, self._news
         while news is not None and service.state != TERMINATED and (event := await news.get()) is not None:
             if event["type"] == "container" and event["parents"][0].endswith(f"/{service.uuid}/"):
-                self._begin(None)
+                self._begin()
         await asyncio.gather(*self._readers.values(), return_exceptions=True)
         await self._queue.put(None)
 

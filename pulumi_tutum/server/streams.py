@@ -18,7 +18,7 @@ import json
 import logging
 import shlex
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -30,6 +30,8 @@ from .limits import TOGETHER
 log = logging.getLogger("pulumi_tutum.server")
 
 DEFAULT_TAIL, MAX_TAIL = 300, 100_000
+#: A client waits so many seconds for its connection when an engine does not answer, and most give up after 5.
+_PATIENCE = 2.0
 _FALSE = frozenset({"false", "0", "no"})
 _quoted = json.encoder.encode_basestring_ascii
 #: Close codes of RFC 6455.
@@ -38,8 +40,21 @@ _NORMAL, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1008, 1011, 1013
 #: Frames come in lists: with many of them, a step costs more than what it carries.
 Frames = AsyncIterator[Sequence[Mapping[str, Any]]]
 Query = Mapping[str, str]
-Opened = tuple[Frames, Callable[[str], Awaitable[None]] | None]
-Opener = Callable[[Edge, WebSocket, Query], Awaitable[Opened]]
+Opener = Callable[[Edge, WebSocket, Query], Awaitable["Opened"]]
+
+
+class Opened(NamedTuple):
+    """What a path leads to.
+
+    Attributes:
+        frames: what is sent.
+        on_text: gets what the client sends.
+        announced: the first list of frames, maybe an empty one, says that nothing will be missed from now on.
+    """
+
+    frames: Frames
+    on_text: Callable[[str], Awaitable[None]] | None = None
+    announced: bool = False
 
 
 def _logs(kind: str) -> Opener:
@@ -50,14 +65,15 @@ def _logs(kind: str) -> Opener:
         follow = query.get("follow", "true").lower() not in _FALSE
         uuid = websocket.path_params["uuid"]
         edge.control.detail(kind, uuid)
-        return edge.control.logs(kind, uuid, min(int(tail), MAX_TAIL), follow), None
+        frames = edge.control.logs(kind, uuid, min(int(tail), MAX_TAIL), follow)
+        return Opened(frames, announced=follow)
 
     return open_logs
 
 
 async def _events(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
     wanted = {name: query[name] for name in ("type", "object", "parent") if name in query}
-    return _filtered(edge.control.events(run_of(websocket)), wanted), None
+    return Opened(_filtered(edge.control.events(run_of(websocket)), wanted))
 
 
 async def _filtered(source: AsyncGenerator[Mapping[str, Any], None], wanted: Query) -> Frames:
@@ -89,7 +105,7 @@ async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
         finally:
             await session.close()
 
-    return output(), session.send
+    return Opened(output(), session.send)
 
 
 #: Path (Tutum's spelling; Docker Cloud's is translated at the edge) and what it opens.
@@ -131,28 +147,29 @@ def _endpoint(opener: Opener) -> Callable[[WebSocket], Awaitable[None]]:
             inward = {name: str(family.inward(value)) for name, value in query.items()}
             try:
                 # Before the handshake: what happens once the client is connected must not be missed.
-                frames, on_text = await opener(edge, websocket, inward)
+                opened = await opener(edge, websocket, inward)
             except TutumError as error:
                 await websocket.accept()
                 await _refuse(websocket, error.message if isinstance(error, ApiError) else str(error))
                 return
-            await _serve(websocket, family, frames, on_text)
+            await _serve(websocket, family, opened)
 
     return endpoint
 
 
-async def _serve(
-    websocket: WebSocket, family: Family, frames: Frames, on_text: Callable[[str], Awaitable[None]] | None
-) -> None:
-    connected = asyncio.Event()
-    tasks = [asyncio.ensure_future(_send(websocket, family, frames, connected))]
+async def _serve(websocket: WebSocket, family: Family, opened: Opened) -> None:
+    connected, listening = asyncio.Event(), asyncio.Event()
+    tasks = [asyncio.ensure_future(_send(websocket, family, opened.frames, listening, connected))]
     try:
-        # Once round the loop, so that the source is being listened to before the client knows that it is
-        # connected.
+        # Once round the loop, or until it says so: the source must be listened to before the client knows
+        # that it is connected.
         await asyncio.sleep(0)
+        if opened.announced:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(listening.wait(), _PATIENCE)
         await websocket.accept()
         connected.set()
-        tasks.append(asyncio.ensure_future(_read(websocket, on_text)))
+        tasks.append(asyncio.ensure_future(_read(websocket, opened.on_text)))
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
@@ -172,12 +189,17 @@ async def _serve(
         await websocket.close(_INTERNAL)
 
 
-async def _send(websocket: WebSocket, family: Family, frames: Frames, connected: asyncio.Event) -> None:
+async def _send(
+    websocket: WebSocket, family: Family, frames: Frames, listening: asyncio.Event, connected: asyncio.Event
+) -> None:
     # As many as are there in one write, where the server below can do that (limits.py).
     together = TOGETHER in websocket.scope.get("extensions", {})
     try:
         async for batch in frames:
+            listening.set()
             await connected.wait()
+            if not batch:
+                continue
             texts = [_text(family.outward(frame)) for frame in batch]
             if together:
                 await websocket.send({"type": "websocket.send", "texts": texts})
@@ -185,6 +207,7 @@ async def _send(websocket: WebSocket, family: Family, frames: Frames, connected:
             for text in texts:
                 await websocket.send_text(text)
     finally:
+        listening.set()
         close = getattr(frames, "aclose", None)
         if close is not None:
             await close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,45 @@ def test_tail_of_several_containers_is_in_order(real: Real, settings: config.Set
     (first, _) = real.containers(service)
     lines = list(stream.logs(settings, first["uuid"], kind="container", tail=2, follow=False))
     assert [f["log"] for f in lines] == ["8\n", "9\n"]
+
+
+def test_nothing_is_missed_from_the_moment_of_connecting_on(real: Real, settings: config.Settings) -> None:
+    service = real.run(target_num_containers=2, run_command=says("echo old"))
+    containers = real.inside(service)
+    until(lambda: all(c.logs() == b"old\n" for c in containers), "all is written")
+    outputs = [Path(f"/proc/{c.attrs['State']['Pid']}/fd/1") for c in containers]
+    path = f"/v1/service/{service['uuid']}/logs/"
+    for number in range(20):
+        deadline = time.monotonic() + 60
+        with stream.Connection(settings, path, {"tail": number % 2}, deadline=deadline) as connection:
+            for output in outputs:
+                output.write_text(f"{number}\n")
+            messages = connection.messages()
+            lines = [next(messages)["log"] for _ in range(2 + number % 2)]
+            assert lines[number % 2 :] == [f"{number}\n"] * 2
+
+
+def test_the_old_end_and_the_new_begin_at_one_line(real: Real, settings: config.Settings) -> None:
+    """While all containers write as fast as they can, long lines among it."""
+    script = (
+        "long=$(head -c 40000 /dev/zero | tr '\\0' x); i=0; while true; do i=$((i+1)); "
+        "if [ $((i % 50)) = 0 ]; then echo $i $long; else echo $i; fi; sleep 0.001; done"
+    )
+    service = real.run(target_num_containers=2, run_command=f'sh -c "{script}"')
+    until(lambda: all(len(c.logs(tail=100)) > 300 for c in real.inside(service)), "they write")
+    for tail in (1, 30, 2000):
+        seen: dict[str, list[int]] = {}
+        for frame in stream.logs(settings, service["uuid"], tail=tail):
+            number, _, rest = frame["log"].partition(" ")
+            if frame["source"] not in seen and number.startswith("x"):
+                # The engine counts the pieces of a long line; this is the last one.
+                continue
+            assert len(rest) in (0, 40001)
+            seen.setdefault(frame["source"], []).append(int(number))
+            if sum(map(len, seen.values())) >= tail + 500:
+                break
+        for numbers in seen.values():
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_long_lines_and_lines_without_an_end_are_whole(real: Real, settings: config.Settings) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -420,6 +422,11 @@ def test_logs_of_all_runs(real: Real, settings: config.Settings) -> None:
     until(lambda: len(list(stream.logs(settings, service["uuid"], follow=False))) == 4, "and those of now")
     tail = [f["log"] for f in stream.logs(settings, service["uuid"], tail=3, follow=False)]
     assert tail == ["err\n", "out\n", "err\n"]
+    for count in range(1, 5):
+        deadline = time.monotonic() + 60
+        followed = stream.logs(settings, service["uuid"], tail=count, deadline=deadline)
+        lines = [f["log"] for f in itertools.islice(followed, count)]
+        assert lines == ["out\n", "err\n", "out\n", "err\n"][4 - count :]
 
 
 def test_a_command_in_a_container(real: Real, settings: config.Settings) -> None:

@@ -264,6 +264,9 @@ class Backend(Protocol):
         """The last `tail` lines (None: all), then, with `follow`, new ones until the container is gone.
 
         Many at a time, since each step costs more than a line. Nothing is read ahead of a slow reader.
+
+        With `follow` there is one empty batch: all that comes after it is new, and none of that is missing.
+        What cannot be had just now (the engine does not answer) is not waited for: it comes after it, too.
         """
         ...
 

@@ -880,16 +880,23 @@ class DockerBackend:
         container = self._containers.get(uuid)
         if container is None or container.engine is None:
             return
-        position = ""
+        position, limit, behind = "", tail, follow
         while True:
             path = f"/containers/{container.id}/logs"
             try:
-                limit = None if position else tail
+                end = await container.engine.log_end(path) if behind else ""
+                if behind and (tail == 0 or not end):
+                    position, limit, behind = end, None, False
+                    yield ()
                 source = container.engine.logs(path, tail=limit, follow=follow, after=position)
                 async with contextlib.aclosing(source):
                     async for lines, reached in source:
-                        position = reached
-                        yield lines
+                        position, limit = reached, None
+                        if lines:
+                            yield lines
+                        if behind and reached >= end:
+                            behind = False
+                            yield ()
             except docker.errors.NotFound:
                 return
             except BackendError as error:
@@ -897,6 +904,9 @@ class DockerBackend:
                     raise
             if not follow:
                 return
+            if behind:
+                behind = False
+                yield ()
             # The stream ends with each run of the container, and with the engine.
             while not self._may_write(container):
                 if container.seen.status == GONE:

@@ -651,7 +651,7 @@ class Engine:
             after: a position: only what comes after it.
 
         Yields:
-            lines, and the position after them.
+            lines, and the position after them; no lines, when a line has begun that has not ended.
 
         Raises:
             docker.errors.NotFound: there is no such thing.
@@ -681,6 +681,14 @@ class Engine:
         finally:
             pipe.close()
             connection.cut()
+
+    async def log_end(self, path: str) -> str:
+        """The position after what is written by now; "" when nothing is. Raises as `logs` does."""
+        position = ""
+        async with contextlib.aclosing(self.logs(path, tail=1, follow=False)) as batches:
+            async for batch in batches:
+                position = batch[1]
+        return position
 
     async def exec(self, container: str, command: Sequence[str]) -> Exec:
         """Run a command in a container.
@@ -951,8 +959,7 @@ _HEAD = struct.Struct(">BxxxL")
 
 
 def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list[LogLine], str]]:
-    """Lines out of the engine's log frames: one list for each chunk that ends a line, and the position after
-    it.
+    """Lines out of the engine's log frames: one list for each chunk, and the position after it.
 
     A line longer than 16 KB comes in several frames, each with the time of the first; they are joined.
 
@@ -970,6 +977,7 @@ def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list
     for chunk in chunks:
         buffer = buffer + chunk if buffer else chunk
         lines: list[LogLine] = []
+        before = stamp
         at, size = 0, len(buffer)
         while at + 8 <= size:
             kind, length = unpack(buffer, at)
@@ -993,7 +1001,7 @@ def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list
             else:
                 open_lines[stream] = (begun, pieces, total)
         buffer = buffer[at:]
-        if lines:
+        if lines or stamp != before:
             yield lines, stamp
     rest = [LogLine(stream, when, "".join(pieces)) for stream, (when, pieces, _) in open_lines.items()]
     if rest:

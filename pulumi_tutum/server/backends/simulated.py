@@ -468,6 +468,8 @@ class SimulatedBackend:
         try:
             if lines:
                 yield lines
+            if follow:
+                yield ()
             while follow:
                 fresh, position = container.finished - position, container.finished
                 if fresh:

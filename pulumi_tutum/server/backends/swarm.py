@@ -1293,22 +1293,52 @@ class SwarmBackend:
             return
         read: set[str] = set()
         begun = [t for t in container.tasks if self._readable(t)]
+        last = begun[-1]["ID"] if begun else ""
+        end, behind = "", follow
+        if follow and begun:
+            # How much of the last run is there already, and where that ends.
+            limit = tail if len(begun) > 1 and tail else 1
+            count = 0
+            async with aclosing(self._task_logs(container, begun[-1], limit, follow=False)) as batches:
+                async for batch in batches:
+                    count, end = count + len(batch[0]), batch[1]
+            left = tail and max(tail - count, 0)
+        else:
+            left = tail
         if tail is not None and len(begun) > 1:
             # The last lines of all runs together: newest run first.
             parts: list[list[LogLine]] = []
             for task in reversed(begun[:-1] if follow else begun):
-                async with aclosing(self._task_logs(container, task, tail, follow=False)) as batches:
-                    parts.append([line async for batch in batches for line in batch])
                 read.add(task["ID"])
-                tail -= min(len(parts[-1]), tail)
+                if left:
+                    async with aclosing(self._task_logs(container, task, left, follow=False)) as batches:
+                        parts.append([line async for lines, _ in batches for line in lines])
+                    left -= min(len(parts[-1]), left)
             for part in reversed(parts):
-                yield part
+                if part:
+                    yield part
         while True:
+            if behind and (not last or not end or tail == 0):
+                behind = False
+                if last or not any(tasks.container_id(t) for t in container.tasks):
+                    tail = None
+                yield ()
             for task in [t for t in container.tasks if t["ID"] not in read and self._readable(t)]:
                 read.add(task["ID"])
-                async with aclosing(self._task_logs(container, task, tail, follow=follow)) as batches:
-                    async for batch in batches:
-                        yield batch
+                # Nothing of the last run's old lines is wanted, or there is none.
+                after = "" if task["ID"] != last or behind else end
+                async with aclosing(
+                    self._task_logs(container, task, tail, follow=follow, after=after)
+                ) as batches:
+                    async for lines, reached in batches:
+                        if lines:
+                            yield lines
+                        if behind and task["ID"] == last and reached >= end:
+                            behind = False
+                            yield ()
+                if behind and task["ID"] == last:
+                    behind = False
+                    yield ()
                 tail = None
             if not follow or container.seen.status == GONE:
                 return
@@ -1323,9 +1353,9 @@ class SwarmBackend:
         return bool(tasks.container_id(task)) and node is not None and node.described.up
 
     async def _task_logs(
-        self, container: _Container, task: Task, tail: int | None, *, follow: bool
-    ) -> AsyncGenerator[Sequence[LogLine], None]:
-        """The lines of one task, until it has ended."""
+        self, container: _Container, task: Task, tail: int | None, *, follow: bool, after: str = ""
+    ) -> AsyncGenerator[tuple[Sequence[LogLine], str], None]:
+        """The lines of one task, until it has ended, as `Engine.logs` gives them."""
         engine = self._engine_of(self._node_uuid(task["NodeID"]))
         if engine is not None:
             path = f"/containers/{tasks.container_id(task)}/logs"
@@ -1333,19 +1363,19 @@ class SwarmBackend:
             engine, path = self._manager(), f"/tasks/{task['ID']}/logs"
         if engine is None:
             return
-        position = ""
+        position = after
         with contextlib.suppress(docker.errors.NotFound):
             if follow and not self._has_ended(container, task["ID"]):
-                stream = engine.logs(path, tail=tail, follow=True)
+                stream = engine.logs(path, tail=tail, follow=True, after=after)
                 async with aclosing(_until(stream, self._end_of(container, task["ID"]))) as following:
                     async for batch in following:
-                        lines, position = batch
-                        yield lines
+                        position = batch[1]
+                        yield batch
             # Through a manager, following knows no end: what came last is read again, without.
             tail = None if position else tail
             async with aclosing(engine.logs(path, tail=tail, follow=False, after=position)) as rest:
-                async for lines, _ in rest:
-                    yield lines
+                async for batch in rest:
+                    yield batch
 
     @staticmethod
     def _has_ended(container: _Container, task: str) -> bool:

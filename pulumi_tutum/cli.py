@@ -312,7 +312,10 @@ def logs(ctx: click.Context, service: str, follow: bool, tail: int, as_json: boo
 @click.option("-i", "--interactive", is_flag=True, help="Send standard input, line by line.")
 @click.pass_context
 def exec_command(ctx: click.Context, target: str, command: tuple[str, ...], interactive: bool) -> None:
-    """Run a command (default: sh) in a container; of a service, in its first one that runs."""
+    """Run a command (default: sh) in a container; of a service, in its first one that runs.
+
+    Ends with the exit code of the command, if the control plane tells it (Tutum's did not), else with 0.
+    """
     with _client(ctx) as client:
         uuid = _container(client, target)
         line = shlex.join(command) if command else "sh"
@@ -321,6 +324,7 @@ def exec_command(ctx: click.Context, target: str, command: tuple[str, ...], inte
                 threading.Thread(target=_send_input, args=(connection,), daemon=True).start()
             for frame in connection.frames():
                 _print_output(frame)
+            ctx.exit(connection.exit_code or 0)
 
 
 def _send_input(connection: stream.Connection) -> None:

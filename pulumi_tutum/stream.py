@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import ssl
 import threading
@@ -72,6 +73,7 @@ class Connection:
         self._cancelled = cancelled
         self._deadline = deadline
         self._closed = threading.Event()
+        self._farewell = ""
         query = urlencode({name: value for name, value in (params or {}).items() if value is not None})
         target = path + ("?" + query if query else "")
         sent = {"User-Agent": user_agent or f"pulumi-tutum/{__version__}", **(headers or {})}
@@ -136,10 +138,17 @@ class Connection:
                 raise _broken(error) from None
             heard, asked = time.monotonic(), False
             if opcode == ABNF.OPCODE_CLOSE:
-                _check_close(data)
+                self._farewell = _check_close(data)
                 return
             if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
                 yield data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of a command that has ended (`exec_command`); None when the server did not say it, as Tutum's did
+        not."""
+        said = re.fullmatch(r"exit code (\d{1,10})", self._farewell, re.ASCII)
+        return int(said[1]) if said else None
 
     def _patience(self, now: float, heard: float, asked: bool) -> float:
         """How long to wait for a frame before looking around again."""
@@ -269,7 +278,7 @@ def exec_command(
 
     Returns:
         the connection: `send` gives it input, `messages` yields `{"type", "output", "streamType"}` until
-        the command ends; frames that are no JSON are output as they are.
+        the command ends, and then there is its `exit_code`; frames that are no JSON are output as they are.
     """
     if not schema.UUID_PATTERN.fullmatch(uuid):
         raise ValidationError([Problem("uuid", "must be the uuid of a container")])
@@ -416,9 +425,10 @@ def _said(message: Mapping[str, Any]) -> StreamError:
     return StreamError(f"the stream failed: {text}" if isinstance(text, str) else "the stream failed")
 
 
-def _check_close(data: bytes) -> None:
-    """Raises StreamError for a close that is not the normal end of a stream."""
+def _check_close(data: bytes) -> str:
+    """The reason given; raises StreamError for a close that is not the normal end of a stream."""
     code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1000
+    reason = data[2:].decode("utf-8", "replace")
     if code not in (1000, 1001):
-        reason = data[2:].decode("utf-8", "replace")
         raise StreamError(f"the server ended the stream with code {code}{': ' + reason if reason else ''}")
+    return reason

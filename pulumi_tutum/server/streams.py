@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..errors import ApiError, AuthError, BadRequest, TutumError
+from ..errors import ApiError, AuthError, BackendError, BadRequest, TutumError
 from .http import Edge, Family, deny_handshake, query_pairs, run_of
 from .limits import TOGETHER
 
@@ -50,11 +50,13 @@ class Opened(NamedTuple):
         frames: what is sent.
         on_text: gets what the client sends.
         announced: the first list of frames, maybe an empty one, says that nothing will be missed from now on.
+        farewell: the reason that is given when the frames have ended, at most 123 bytes.
     """
 
     frames: Frames
     on_text: Callable[[str], Awaitable[None]] | None = None
     announced: bool = False
+    farewell: Callable[[], str] = str
 
 
 def _logs(kind: str) -> Opener:
@@ -98,14 +100,20 @@ async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
         raise BadRequest("command is empty")
     session = await edge.control.exec(websocket.path_params["uuid"], command)
 
+    ended = ""
+
     async def output() -> Frames:
+        nonlocal ended
         try:
             async for stream, text in session.output():
                 yield [{"type": "log", "output": text, "streamType": stream}]
+            with contextlib.suppress(BackendError):
+                # Tutum had no place for it. Nobody else's client looks here, so that none is confused.
+                ended = f"exit code {await session.wait()}"
         finally:
             await session.close()
 
-    return Opened(output(), session.send)
+    return Opened(output(), session.send, farewell=lambda: ended)
 
 
 #: Path (Tutum's spelling; Docker Cloud's is translated at the edge) and what it opens.
@@ -181,7 +189,7 @@ async def _serve(websocket: WebSocket, family: Family, opened: Opened) -> None:
         return
     failure = sender.exception()
     if failure is None:
-        await websocket.close(_NORMAL)
+        await websocket.close(_NORMAL, opened.farewell())
     elif isinstance(failure, TutumError):
         await _refuse(websocket, str(failure), _TRY_AGAIN)
     elif not isinstance(failure, (WebSocketDisconnect, ConnectionError, OSError)):

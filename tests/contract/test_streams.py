@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -257,6 +258,16 @@ def test_exec(api: Api) -> None:
         assert next(frames(stream))["output"] == "typed\n"
         stream.send("\x04")
         list(frames(stream))
+
+
+def test_exec_ends_with_the_exit_code_as_the_reason(api: Api) -> None:
+    """Where no client of Tutum looks; the frames are Tutum's."""
+    uuid = api.run()["containers"][0].rstrip("/").rpartition("/")[2]
+    for command, code in (("echo+done", 0), ("sh+-c+%22exit+7%22", 7)):
+        with connect(api.server, f"/v1/container/{uuid}/exec/?command={command}") as stream:
+            while (frame := stream.recv_data())[0] == websocket.ABNF.OPCODE_TEXT:
+                assert json.loads(frame[1]).keys() == {"type", "output", "streamType"}
+            assert frame == (websocket.ABNF.OPCODE_CLOSE, struct.pack(">H", 1000) + b"exit code %d" % code)
 
 
 @pytest.mark.parametrize("command", ["%22unclosed", "", "%20"])

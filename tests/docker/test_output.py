@@ -182,6 +182,11 @@ def test_a_command_gets_input_and_both_outputs(real: Real, settings: config.Sett
     assert "".join(text for name, text in out if name == "stderr") == "done\n"
     out = run(settings, uuid, "/no/such/program")
     assert "no such file or directory" in str(out)
+    for command, code in (("true", 0), ("sh -c 'echo said; exit 7'", 7)):
+        with stream.exec_command(settings, uuid, command) as connection:
+            assert connection.exit_code is None
+            list(connection.messages())
+            assert connection.exit_code == code
 
 
 def test_no_command_in_a_container_that_does_not_run(real: Real, settings: config.Settings) -> None:

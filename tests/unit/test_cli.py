@@ -192,6 +192,7 @@ def test_exec(run: Run, web: dict[str, Any]) -> None:
     for target in (web["name"], f"{web['name']}-1"):
         done = run("exec", target, "echo", "hello there")
         assert (done.exit_code, done.stdout.strip()) == (0, "hello there")
+    assert run("exec", web["name"], "exit", "7").exit_code == 7
 
 
 def test_nodes(run: Run) -> None:

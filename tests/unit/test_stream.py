@@ -260,6 +260,19 @@ def test_exec_sends_input_and_yields_output() -> None:
     assert paths == [f"/v1/container/{UUID}/exec/?command=cat+%27a+b%27"]
 
 
+@pytest.mark.parametrize(
+    ("farewell", "code"),
+    [("exit code 0", 0), ("exit code 130", 130), ("", None), ("exit code -1", None), ("exit code 3.", None)],
+)
+def test_exec_knows_the_exit_code_that_the_server_says_at_the_end(farewell: str, code: int | None) -> None:
+    def serve(connection: ServerConnection) -> None:
+        connection.close(1000, farewell)
+
+    with websocket_stub(serve) as url, stream.exec_command(settings(url), UUID) as connection:
+        assert list(connection.messages()) == []
+        assert connection.exit_code == code
+
+
 def test_loopback_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with websocket_stub(sending(LINE)) as url:

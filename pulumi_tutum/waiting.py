@@ -54,7 +54,8 @@ _FIRST_POLL, _LONGEST_POLL = 0.4, 5.0
 _FIRST_SAFETY, _LONGEST_SAFETY = 10.0, 30.0
 #: How long a wait gives the stream to open before it reads for the first time, when it knows where it starts.
 _OPENING = 0.3
-#: A state that ends a wait badly must be seen twice, this far apart: one read may be stale.
+#: One read may be stale. So a state that ends a wait badly must be seen twice, this far apart, and what
+#: does not show what an event told is read again, once.
 _SECOND_LOOK = 0.5
 #: So many reads follow events at once; a service that flaps on is read at this interval.
 _PROMPT_READS, _FLAPPING = 6, 0.25
@@ -71,13 +72,15 @@ Verdict = Callable[[Detail], "bool | None"]
 class _Wait:
     """What the stream's thread and one waiting thread know of each other."""
 
-    __slots__ = ("running", "stale", "uuid", "wake")
+    __slots__ = ("promised", "running", "stale", "uuid", "wake")
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
         self.wake = threading.Event()
         #: something happened since the last read
         self.stale = False
+        #: and what happened is an end of something, which a read must show
+        self.promised = False
         #: containers that events have shown running since the last read, minus those shown ended
         self.running: dict[str, bool] = {}
 
@@ -236,16 +239,25 @@ class Waiter:
             return
         if kind == "service":
             # A transitional state is no end of any wait: no need to read.
-            self._tell([uri], stale=state not in lifecycle.TRANSITIONAL)
+            lasting = state not in lifecycle.TRANSITIONAL
+            self._tell([uri], stale=lasting, promised=lasting and state in lifecycle.STATES)
             return
         parents = event.get("parents")
         about = [p for p in parents if isinstance(p, str)] if isinstance(parents, list) else []
         if kind == "container":
             self._tell(about, stale=False, container=uri, running=state == lifecycle.RUNNING)
         elif kind == "action" and state in ("Failed", "Canceled"):
-            self._tell(about, stale=True)
+            self._tell(about, stale=True, promised=True)
 
-    def _tell(self, uris: Sequence[str], *, stale: bool, container: str = "", running: bool = False) -> None:
+    def _tell(
+        self,
+        uris: Sequence[str],
+        *,
+        stale: bool,
+        promised: bool = False,
+        container: str = "",
+        running: bool = False,
+    ) -> None:
         for uri in uris:
             uuid = uri.rstrip("/").rpartition("/")[2].lower()
             with self._lock:
@@ -253,6 +265,7 @@ class Waiter:
             for wait in waits:
                 if container:
                     wait.running[container] = running
+                wait.promised = wait.promised or promised
                 wait.stale = wait.stale or stale
                 wait.wake.set()
 
@@ -306,10 +319,11 @@ class _Course:
                 self._show()
                 continue
             quiet = 0 if self._wait.stale else quiet
-            self._wait.stale = False
+            promised, self._wait.promised, self._wait.stale = self._wait.promised, False, False
             last_read, reads = now, reads + 1
             if self._read():
                 return self._reached()
+            self._look_again = self._look_again or (promised and self._trouble is None)
             next_read = time.monotonic() + self._next(waiter.pause(quiet))
             quiet += 1
 

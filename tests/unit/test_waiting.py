@@ -159,6 +159,30 @@ def test_an_event_ends_the_wait_with_one_more_read(plane: Plane, waiter: Waiter)
     assert plane.reads() == 2
 
 
+@pytest.mark.parametrize(
+    "event", [{"state": "Running"}, {"type": "action", "parents": [URI], "state": "Failed"}]
+)
+def test_a_read_that_does_not_show_what_an_event_told_is_made_again(
+    plane: Plane, waiter: Waiter, event: dict[str, Any]
+) -> None:
+    """Much sooner than the poll that saves us from lost events."""
+    wait = Background(waiter, service=service("Starting"), deadline=time.monotonic() + 6)
+    eventually(lambda: plane.listeners and plane.reads() == 1, "the service was read once")
+    stale = [service("Starting"), service("Running")]
+    plane.shown = lambda call: stale.pop(0) if len(stale) > 1 else stale[0]
+    plane.tell(**event)
+    assert wait.end()["state"] == "Running"
+    assert plane.reads() == 3
+
+
+def test_and_is_made_again_only_once(plane: Plane, waiter: Waiter) -> None:
+    wait = Background(waiter, service=service("Starting"), deadline=time.monotonic() + 3)
+    eventually(lambda: plane.listeners and plane.reads() == 1, "the service was read once")
+    plane.tell(state="Running")
+    assert isinstance(wait.end(), WaitTimeout)
+    assert plane.reads() == 3
+
+
 def test_events_of_others_and_nonsense_cause_no_read(plane: Plane, waiter: Waiter) -> None:
     wait = Background(waiter)
     eventually(lambda: plane.listeners and plane.reads() >= 1, "the stream is open")

@@ -101,9 +101,11 @@ class ApiError(TutumError):
         method, path: the request, without its query.
         detail: the API's nested field messages (`{"service": {"image": [...]}}`), if it sent any.
         retry_after: seconds the server asked to wait, or None.
+        action_uri: in the control plane, the Failed action that tells of the refusal; "" if there is none.
     """
 
     status: int = 500
+    action_uri: str = ""
     _by_status: ClassVar[dict[int, type[ApiError]]] = {}
 
     def __init__(

@@ -409,9 +409,10 @@ class Core:
     def refuse(
         self, text: str, object_: str, request: RequestInfo | None, error: ApiError, verb: str = ""
     ) -> NoReturn:
-        """Record a Failed action, and raise."""
+        """Record a Failed action, name it in the error (tutum-api.md, 2.4 and 4.3), and raise that."""
         with self.records.change() as change:
-            self.act(change, text, object_, request, state="Failed", verb=verb, error=error.message)
+            action = self.act(change, text, object_, request, state="Failed", verb=verb, error=error.message)
+        error.action_uri = uri("action", action.uuid)
         raise error
 
 

@@ -516,9 +516,8 @@ def error_answer(error: Exception, headers: tuple[tuple[bytes, bytes], ...] = ()
         headers = (*headers, _CHALLENGE)
     if error.retry_after is not None:
         headers = (*headers, (b"retry-after", str(max(0, round(error.retry_after))).encode()))
-    action_uri = getattr(error, "action_uri", None)
     body = {**error.detail, "error": error.message}
-    return Answer(body, error.status, action_uri, headers)
+    return Answer(body, error.status, error.action_uri or None, headers)
 
 
 def run_of(request: HTTPConnection) -> str:

@@ -386,6 +386,18 @@ def test_action_uri(api: Api) -> None:
     assert action["path"] == f"/api/v1/service/{uuid}/"
 
 
+def test_a_refused_action_is_named_too(api: Api) -> None:
+    uuid = api.create()["uuid"]
+    for path, verb in (("stop/", "Service Stop"), ("redeploy/", "Service Redeploy")):
+        refusal = api.call("POST", f"{SERVICES}{uuid}/{path}")
+        assert refusal.status_code == 400
+        action = api.ok("GET", refusal.headers["X-Tutum-Action-URI"])
+        assert (action["state"], action["action"]) == ("Failed", verb)
+        assert action["object"] == f"/api/v1/service/{uuid}/"
+        assert action["error"] == refusal.json()["error"]
+    assert "X-Tutum-Action-URI" not in api.call("POST", SERVICES, json={}).headers
+
+
 def test_action_keeps_the_body_without_secrets(api: Api) -> None:
     answer = api.call(
         "POST",

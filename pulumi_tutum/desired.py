@@ -167,6 +167,17 @@ def _is_exclusive(inputs: Mapping[str, Any]) -> bool:
     )
 
 
+def has_volumes(service: Mapping[str, Any]) -> bool:
+    """Whether its bindings give a service volumes of its own, which end with it."""
+    entries = service.get("bindings")
+    return isinstance(entries, list) and any(
+        isinstance(e, Mapping)
+        and e.get("container_path")
+        and not (e.get("host_path") or e.get("volumes_from"))
+        for e in entries
+    )
+
+
 # -- update --------------------------------------------------------------------------------------------------
 
 

@@ -305,7 +305,7 @@ def test_an_action_is_repeated_only_after_a_look(
 
 
 def test_a_replacement_beside_the_old_one(stack: Stack, client: Client) -> None:
-    stack.up(web=WEB)
+    stack.up(web={**WEB, "bindings": [{"container_path": "/old"}]})
     old = stack.state["web"]
     volumes = {**WEB, "bindings": [{"container_path": "/data"}]}
     assert stack.preview(web=volumes) == {"web": "replace"}

@@ -214,9 +214,22 @@ def test_a_service_that_is_not_as_wanted_is_a_change(
 
 
 def test_bindings_are_warned_about(provider: ServiceProvider, capsys: pytest.CaptureFixture[str]) -> None:
-    inputs = checked(provider)
-    provider.diff(UUID, live(inputs), {**inputs, "bindings": [{"container_path": "/x"}]})
+    inputs = checked(provider, bindings=[{"container_path": "/x"}])
+    provider.diff(UUID, live(inputs), {**inputs, "bindings": [{"container_path": "/y"}]})
     assert "the volumes of the old one, and the data in them, are destroyed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [None, [], [{"container_path": "/x", "host_path": "/y"}], [{"volumes_from": UUID, "container_path": ""}]],
+)
+def test_where_there_are_no_volumes_there_is_no_warning(
+    provider: ServiceProvider, capsys: pytest.CaptureFixture[str], bindings: list[dict[str, Any]] | None
+) -> None:
+    inputs = checked(provider, bindings=bindings)
+    diff = provider.diff(UUID, live(inputs), {**inputs, "bindings": [{"container_path": "/new"}]})
+    assert diff.replaces == ["bindings"]
+    assert "destroyed" not in capsys.readouterr().err
 
 
 def test_one_instance_serves_many_threads(provider: ServiceProvider) -> None:

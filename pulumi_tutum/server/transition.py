@@ -273,6 +273,8 @@ class Transition:
         old = [c for c in staying if redeploying and c.deployment < service.deployment]
         moving = any(c.wanted for c in live) or bool(self.ops)
         excess, missing = self._slots(staying, live)
+        if redeploying and any(c.wanted == "gone" for c in live):
+            missing = []  # what is leaving keeps its ordinal, and its volumes, for its successor
         for c in excess:
             change.edit(c).wanted = "gone"
             c.keep_volumes = False

@@ -235,6 +235,27 @@ def test_redeploy_replaces_one_after_another() -> None:
     run(test)
 
 
+def test_a_successor_gets_the_ordinal_and_the_volumes_whatever_happens_meanwhile() -> None:
+    async def test() -> None:
+        async with Plane(2) as plane:
+            body = {
+                "container_envvars": envvars(stop_seconds="2"),
+                "bindings": [{"container_path": "/d"}],
+            }
+            uuid = await plane.up(name="web", target_num_containers=2, **body)
+            volumes = {v["uuid"] for v in plane.control.listing("volume")}
+            await plane.act(uuid, "redeploy")
+            for up in (False, True) * 10:
+                await plane.advance(0.5)
+                plane.backend.set_node_up(plane.control.listing("node")[0]["uuid"], up)
+            await plane.advance(30)
+            assert plane.state(uuid) == "Running"
+            assert [c["name"] for c in plane.containers(uuid)] == ["web-1", "web-2"]
+            assert {v["uuid"] for v in plane.control.listing("volume")} == volumes
+
+    run(test)
+
+
 def test_redeploy_with_a_missing_image_leaves_all_as_it_is() -> None:
     async def test() -> None:
         async with Plane() as plane:

@@ -129,13 +129,15 @@ def from_path(own: Path) -> dict[str, Path]:
 
 def version_of(pulumi: Path) -> tuple[int, ...]:
     """What `pulumi version` says: (major, minor, patch)."""
-    environment = os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"}
-    try:
-        answer = subprocess.run(
-            [pulumi, "version"], capture_output=True, text=True, timeout=60, env=environment, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as problem:
-        raise Unavailable(f"{pulumi} does not run: {problem}") from None
+    # Each command writes a log into its home, which would be the user's.
+    with tempfile.TemporaryDirectory(prefix="pulumi-tutum-") as home:
+        environment = os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1", "PULUMI_HOME": home}
+        try:
+            answer = subprocess.run(
+                [pulumi, "version"], capture_output=True, text=True, timeout=60, env=environment, check=True
+            ).stdout
+        except (OSError, subprocess.SubprocessError) as problem:
+            raise Unavailable(f"{pulumi} does not run: {problem}") from None
     return numbers_in(answer, str(pulumi))
 
 

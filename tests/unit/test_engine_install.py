@@ -101,6 +101,11 @@ class TestPulumiOnPath:
         assert (code, said) == (0, [f"engine: pulumi 3.300.1 from {machine.bin}"])
         assert machine.installed() == {name: machine.bin / name for name in PROGRAMS}
 
+    def test_is_asked_without_a_trace_in_the_home_of_the_user(self, machine: Machine) -> None:
+        machine.pulumi('v3.300.1; /bin/mkdir -p "${PULUMI_HOME:-$HOME/.pulumi}/logs"')
+        assert machine.install()[0] == 0
+        assert not (machine.cache / "home").exists()
+
     def test_may_be_a_link_to_where_its_companions_are(self, machine: Machine, tmp_path: Path) -> None:
         machine.pulumi("v3.300.1", folder=tmp_path / "cellar")
         (machine.bin / "pulumi").symlink_to(tmp_path / "cellar" / "pulumi")

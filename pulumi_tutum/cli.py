@@ -314,7 +314,7 @@ def logs(ctx: click.Context, service: str, follow: bool, tail: int, as_json: boo
 def exec_command(ctx: click.Context, target: str, command: tuple[str, ...], interactive: bool) -> None:
     """Run a command (default: sh) in a container; of a service, in its first one that runs.
 
-    Ends with the exit code of the command, if the control plane tells it (Tutum's did not), else with 0.
+    Ends with the command's exit code, where the control plane tells it.
     """
     with _client(ctx) as client:
         uuid = _container(client, target)

@@ -97,8 +97,8 @@ _IMAGE_PAUSE = 0.3
 _RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "always"}
 _SECOND = 1_000_000_000
 #: An engine that was killed while it started a container can never start that one again: containerd knows
-#: its id.
-_HALF_STARTED = re.compile(r"^(task [0-9a-f]{64}: already exists|id already in use)")
+#: its id, or the id of its task, or has its folder.
+_HALF_STARTED = re.compile(r"[0-9a-f]{64}: (already|file) exists|id already in use")
 
 
 @dataclass

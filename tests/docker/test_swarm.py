@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -531,7 +532,19 @@ def test_a_manager_whose_engine_dies_comes_back(docker_tools: None, tmp_path: Pa
         images.load(cluster, images.busybox())
         options: dict[str, Any] = {"node": cluster.node_urls, "stop_seconds": 2, "data": tmp_path}
         with Server(backend="swarm", **options) as server, Real(server, cluster.node_urls) as real:
-            always = real.run(autorestart="ALWAYS", bindings=[{"container_path": "/data"}])
+            command = "sh -c 'echo up $(hostname); exec sleep 100000'"
+            kept: dict[str, Any] = {"bindings": [{"container_path": "/data"}], "run_command": command}
+            always = real.run(name="always", autorestart="ALWAYS", **kept)
+            explicit = {"user": server.user, "apikey": server.apikey, "stream_host": server.stream_url}
+            said: list[str] = []
+
+            def follow() -> None:
+                frames = stream.logs(config.resolve(explicit, {}), always["uuid"])
+                said.extend(f["log"] for f in frames)
+
+            follower = threading.Thread(target=follow, daemon=True)
+            follower.start()
+            until(lambda: said == ["up always-1\n"], "its first line is followed")
             once = real.run()
             sh(real, always, "echo kept >/data/file")
             before = running(real, always).id
@@ -549,4 +562,7 @@ def test_a_manager_whose_engine_dies_comes_back(docker_tools: None, tmp_path: Pa
             until(again, "the container that is always to run does")
             real.wait(always, "Running")
             assert sh(real, always, "cat /data/file") == "kept\n"
+            until(lambda: said == ["up always-1\n"] * 2, "its next run is followed, too")
             real.terminate_all()
+            follower.join(60)
+            assert not follower.is_alive()

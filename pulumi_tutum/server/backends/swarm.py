@@ -447,10 +447,11 @@ class SwarmBackend:
             except Exception:
                 log.exception("looking at the swarm failed")
                 pause = _IDLE_MOST
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
             # However many ask for it, looking leaves time for other things.
-            await asyncio.sleep(max(_BUSY / 2, 3 * took))
+            rest = max(_BUSY / 2, 3 * took)
+            await asyncio.sleep(rest)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(pause - rest, 0.0))
 
     def _is_busy(self) -> bool:
         if self._leaving or self._emptying or self._stale:
@@ -1291,25 +1292,32 @@ class SwarmBackend:
         container = self._containers.get(uuid)
         if container is None:
             return
-        read: set[str] = set()
         begun = [t for t in container.tasks if self._readable(t)]
         last = begun[-1]["ID"] if begun else ""
-        end, behind = "", follow
+        end, behind, left = "", follow, tail
         if follow and begun:
             # How much of the last run is there already, and where that ends.
-            limit = tail if len(begun) > 1 and tail else 1
             count = 0
-            async with aclosing(self._task_logs(container, begun[-1], limit, follow=False)) as batches:
-                async for batch in batches:
-                    count, end = count + len(batch[0]), batch[1]
+            source = self._task_logs(
+                container, begun[-1], tail if len(begun) > 1 and tail else 1, follow=False
+            )
+            try:
+                async with aclosing(source) as batches:
+                    async for batch in batches:
+                        count, end = count + len(batch[0]), batch[1]
+            except BackendError as error:
+                if not error.transient:
+                    raise
+                last = ""
             left = tail and max(tail - count, 0)
-        else:
-            left = tail
-        if tail is not None and len(begun) > 1:
+        #: Tasks of which nothing more can come, and how far the others were read.
+        done: set[str] = set()
+        positions: dict[str, str] = {}
+        if tail is not None and len(begun) > 1 and (last or not follow):
             # The last lines of all runs together: newest run first.
             parts: list[list[LogLine]] = []
             for task in reversed(begun[:-1] if follow else begun):
-                read.add(task["ID"])
+                done.add(task["ID"])
                 if left:
                     async with aclosing(self._task_logs(container, task, left, follow=False)) as batches:
                         parts.append([line async for lines, _ in batches for line in lines])
@@ -1323,26 +1331,37 @@ class SwarmBackend:
                 if last or not any(tasks.container_id(t) for t in container.tasks):
                     tail = None
                 yield ()
-            for task in [t for t in container.tasks if t["ID"] not in read and self._readable(t)]:
-                read.add(task["ID"])
-                # Nothing of the last run's old lines is wanted, or there is none.
-                after = "" if task["ID"] != last or behind else end
-                async with aclosing(
-                    self._task_logs(container, task, tail, follow=follow, after=after)
-                ) as batches:
-                    async for lines, reached in batches:
-                        if lines:
-                            yield lines
-                        if behind and task["ID"] == last and reached >= end:
-                            behind = False
-                            yield ()
-                if behind and task["ID"] == last:
+            again = False
+            for task in [t for t in container.tasks if t["ID"] not in done and self._readable(t)]:
+                identity = task["ID"]
+                # Of the last run's old lines none is wanted, or there is none.
+                after = positions.get(identity, "" if identity != last or behind else end)
+                source = self._task_logs(container, task, tail, follow=follow, after=after)
+                try:
+                    async with aclosing(source) as batches:
+                        async for lines, reached in batches:
+                            positions[identity], tail = reached, None
+                            if lines:
+                                yield lines
+                            if behind and identity == last and reached >= end:
+                                behind = False
+                                yield ()
+                    tail, lost = None, False
+                except BackendError as error:
+                    if not (follow and error.transient):
+                        raise
+                    lost = True
+                if behind and identity == last:
                     behind = False
                     yield ()
-                tail = None
+                # Its stream ends with its engine, too, and before the swarm has seen that it ended.
+                if not lost and (not follow or self._has_ended(container, identity)):
+                    done.add(identity)
+                else:
+                    again = True
             if not follow or container.seen.status == GONE:
                 return
-            if all(t["ID"] in read or not self._readable(t) for t in container.tasks):
+            if again or all(t["ID"] in done or not self._readable(t) for t in container.tasks):
                 news = container.news
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(news.wait(), 1.0)

@@ -447,11 +447,10 @@ class SwarmBackend:
             except Exception:
                 log.exception("looking at the swarm failed")
                 pause = _IDLE_MOST
-            # However many ask for it, looking leaves time for other things.
-            rest = max(_BUSY / 2, 3 * took)
-            await asyncio.sleep(rest)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(pause - rest, 0.0))
+                await asyncio.wait_for(self._wake.wait(), pause)
+            # However many ask for it, looking leaves time for other things.
+            await asyncio.sleep(max(_BUSY / 2, 3 * took))
 
     def _is_busy(self) -> bool:
         if self._leaving or self._emptying or self._stale:

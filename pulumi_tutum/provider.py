@@ -278,8 +278,10 @@ class ServiceProvider(ResourceProvider):
         `Service.get`, which owns nothing."""
         call, session = host.current(), self._state().session
         is_get = "state" not in props
-        before = None if is_get else call.old_inputs
-        declared = {} if is_get else desired.normal(before or props)
+        # Options are kept of what is owned only: there is nothing to expect of what a `get` has read.
+        is_owned = "running" in props
+        before = call.old_inputs if is_owned else None
+        declared = desired.normal(before or props) if is_owned else {}
         # A job that has failed looks like one that has finished; its containers, which are gone, tell.
         failed_before = bool(props.get(desired.FAILED))
         is_failed_job = failed_before and desired.may_finish(declared)
@@ -291,7 +293,7 @@ class ServiceProvider(ResourceProvider):
             return ReadResult("", {})
         found = desired.definition(service, declared)
         faults = []
-        if service["state"] in lifecycle.STABLE and not is_get:
+        if service["state"] in lifecycle.STABLE and is_owned:
             # By its own definition: where that is another than the declared one, the inputs show it.
             proof = containers if is_failed_job else None
             faults = desired.faults(service, {**declared, **found}, proof)

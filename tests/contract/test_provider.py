@@ -15,7 +15,7 @@ from pulumi_tutum import Client, waiting
 from tests.support.faults import FaultProxy, reset_after, reset_before, status
 from tests.support.generated import UUIDS, services
 from tests.support.server import Server
-from tests.support.stack import UNKNOWN, Failed, Refused, Stack
+from tests.support.stack import UNKNOWN, Failed, Refused, Resource, Stack
 from tests.support.tools import until
 
 WEB = {"image": "acme/web"}
@@ -520,6 +520,21 @@ def test_get_reads_what_exists_and_says_what_does_not(stack: Stack, client: Clie
     for missing in (made["uuid"], UUIDS[0]):
         with pytest.raises(Failed, match=f"there is no service {missing}"):
             stack.get("web", missing)
+
+
+def test_nothing_is_expected_of_what_is_only_read(stack: Stack, client: Client) -> None:
+    made = client.create_service({"image": "acme/web", "bindings": [{"container_path": "/data"}]})
+    # The engine keeps no inputs of it.
+    stack.state["web"] = Resource(made["uuid"], {}, stack.get("web", made["uuid"]))
+    client.start_service(made["uuid"])
+    waiting.until(client, made["uuid"], "Running")
+    client.stop_service(made["uuid"])
+    waiting.until(client, made["uuid"], "Stopped")
+    assert stack.refresh() == []
+    assert stack.warnings() == []
+    assert stack.state["web"].outputs["state"] == "Stopped"
+    assert stack.state["web"].outputs["bindings"] == [{"container_path": "/data", "rewritable": True}]
+    client.terminate_service(made["uuid"])
 
 
 def test_get_service_finds_the_living_by_uuid_or_name(client: Client) -> None:

@@ -75,6 +75,7 @@ def test_reading_without_owning(scenario: Scenario) -> None:
         "ex-shared",
         container_ports=[{"protocol": "tcp", "inner_port": 80, "published": True}],
         container_envvars=[{"key": "PASS", "value": "of-the-shared-one"}],
+        bindings=[{"container_path": "/data"}],
     )
     scenario.program(f"""
         shared = tutum.Service.get("shared", "{shared}")
@@ -101,6 +102,15 @@ def test_reading_without_owning(scenario: Scenario) -> None:
     scenario.client.update_service(shared, {"image": "acme/web:7"})
     scenario.up()
     assert scenario.project.outputs()["shared"][2] == "acme/web:7", "read anew, and not changed back"
+    # However it is, nothing is expected of it.
+    scenario.client.stop_service(shared)
+    waiting.until(scenario.client, shared, "Stopped")
+    refreshed = scenario.refresh()
+    assert not refreshed.diagnostics("warning", "shared")
+    assert not scenario.state("shared").get("initErrors")
+    assert scenario.state("shared")["outputs"]["state"] == "Stopped"
+    scenario.client.start_service(shared)
+    waiting.until(scenario.client, shared, "Running")
     scenario.destroy()
     assert scenario.client.get_service(shared)["state"] == "Running"
 

@@ -161,8 +161,11 @@ def _typed_outputs(cls: type[_T]) -> type[_T]:
     """
 
     def read(name: str, hint: Any) -> property:
+        may_be_null = type(None) in typing.get_args(typing.get_args(hint)[0])
+
         def getter(self: Any) -> Any:
-            return pulumi.get(self, name)
+            value = pulumi.get(self, name)
+            return _null_where_all_is_known(value, pulumi.get(self, "uuid")) if may_be_null else value
 
         getter.__name__ = name
         getter.__annotations__ = {"return": hint}
@@ -173,6 +176,22 @@ def _typed_outputs(cls: type[_T]) -> type[_T]:
     # Left in place, the SDK would compile and resolve them for each resource all the same.
     cls.__annotations__ = {}
     return cls
+
+
+def _null_where_all_is_known(value: Any, uuid: Any) -> Any:
+    """The output of a resource, made None in a preview that knows the resource's outputs.
+
+    The state has no nulls, and the SDK takes what is missing for not known yet, even of a resource that stays
+    as it is: whatever is made of the output would show a change.
+    """
+    if not pulumi.runtime.is_dry_run() or not isinstance(value, pulumi.Output):
+        return value
+
+    async def is_known() -> bool:
+        return await value.is_known() or (await value.future() is None and await uuid.is_known())
+
+    future = value.future(with_unknowns=True)
+    return pulumi.Output(value.resources(), future, is_known(), value.is_secret())
 
 
 @_typed_outputs

@@ -33,6 +33,13 @@ PROGRAM = """
         running=known(True), healthcheck=known({{"command": "true"}}))
     tutum.Service("mounts", image="acme/db", bindings=[{{"volumes_from": source}}], name=known("unk-mounts"))
 
+    # What the source has none of.
+    tutum.Service("nulls", image="acme/web", memory=source.memory, cpu_shares=source.cpu_shares,
+        run_command=source.run_command, healthcheck=source.healthcheck,
+        timeout_seconds=source.timeout_seconds,
+        container_envvars={{"STACK": Output.concat("in ", source.stack.apply(str))}})
+    pulumi.export("null", source.memory)
+
     # Read-only keys of nested outputs are there in previews, too.
     pulumi.export("endpoint", source.container_ports[0].endpoint_uri)
     pulumi.export("endpoint as key", source.container_ports[0]["endpoint_uri"])
@@ -43,7 +50,7 @@ PROGRAM = """
 
 def test_unknown_values(scenario: Scenario) -> None:
     scenario.program(PROGRAM.format(n=1))
-    names = {"source", "values", "lists", "items", "mounts"}
+    names = {"source", "values", "lists", "items", "mounts", "nulls"}
     assert scenario.preview().ops == {name: ["create"] for name in names}
     scenario.up()
     values = scenario.live("values")
@@ -60,7 +67,10 @@ def test_unknown_values(scenario: Scenario) -> None:
     assert outputs["endpoint"] == outputs["endpoint as key"] == environment["URL"].removeprefix("x-")
     assert outputs["port name"] == "http"
     assert outputs["outer"] == [18120]
+    nulls = scenario.live("nulls")
+    assert nulls["memory"] is nulls["cpu_shares"] is nulls["healthcheck"] is None
     scenario.assert_settled()
+    assert "[unknown]" not in scenario.preview().output
 
     # The preview cannot know what stays the same; the update can, and touches nothing but what changes.
     scenario.program(PROGRAM.format(n=2))

@@ -290,6 +290,21 @@ def test_outputs_are_typed_and_missing_keys_are_none() -> None:
     assert found["endpoint_uris"] == []
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_what_the_state_has_no_value_of_is_null_in_previews_of_what_stays(known: bool) -> None:
+    found: list[Any] = []
+
+    def program() -> Any:
+        web = tutum.Service("web", image="x", memory=None)
+        names = ("memory", "healthcheck", "stack", "image")
+        return [getattr(web, name).apply(found.append) for name in names]
+
+    # The mocks, too, take what they are not told for unknown.
+    run(program, {"uuid": UUID, "image": "x"} if known else {"image": "x"}, preview=True)
+    assert found.count(None) == (3 if known else 0)
+    assert "x" in found
+
+
 def test_get_sends_no_inputs() -> None:
     recorder = run(lambda: tutum.Service.get("found", UUID, pulumi.ResourceOptions(protect=True)))
     assert recorder.registered["found"].resource_id == UUID

@@ -44,7 +44,7 @@ class World:
     settings: Settings
     backend: str
     overlay: bool
-    #: Where the search for a free port or address goes on: node or "overlay" -> last given out.
+    #: Where the search for a free port or address goes on: protocol or "overlay" -> last given out.
     cursors: dict[str, int] = dataclasses.field(default_factory=dict)
     #: Outer ports that somebody else turned out to use: node -> (protocol, port).
     burnt: dict[str, set[tuple[str, int]]] = dataclasses.field(default_factory=dict)
@@ -160,10 +160,10 @@ class World:
             return given
         for p in ports:
             if p.get("outer_port") is None:
-                key = f"{node.uuid}/{p['protocol']}"
-                after = self.cursors.get(key, 0)
+                # One row for all nodes: several may answer at the same address.
+                after = self.cursors.get(p["protocol"], 0)
                 outer = scheduler.free_port(node, p["protocol"], self.settings.port_range, after)
-                self.cursors[key] = outer
+                self.cursors[p["protocol"]] = outer
                 node.added.add((p["protocol"], outer))
                 given.append((p["protocol"], p["inner_port"], outer))
         return given

@@ -398,6 +398,18 @@ def test_dynamic_ports_are_free_stable_and_told() -> None:
     run(test)
 
 
+def test_dynamic_ports_differ_on_nodes_that_answer_at_one_address() -> None:
+    async def test() -> None:
+        async with Plane(nodes=3) as plane:
+            dynamic = [{"protocol": "tcp", "inner_port": 80, "published": True}]
+            web = await plane.up(name="web", container_ports=dynamic, target_num_containers=3)
+            containers = plane.containers(web)
+            assert len({c["node"] for c in containers}) == 3
+            assert len({c["container_ports"][0]["endpoint_uri"] for c in containers}) == 3
+
+    run(test)
+
+
 def test_image_ports_reach_containers_and_links_not_the_service() -> None:
     async def test() -> None:
         async with Plane() as plane:

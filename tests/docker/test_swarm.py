@@ -187,6 +187,10 @@ def test_a_missing_host_path_is_told(real: Real) -> None:
     assert "bind source path does not exist: /tmp/not/there" in real.why(gone)
 
 
+def test_where_ports_are_published_is_said(server: Server) -> None:
+    assert "publishes ports at every address" in server.log()
+
+
 def test_the_network_of_the_host(real: Real) -> None:
     service = real.run(network="host")
     assert "eth0" in sh(real, service, "ip -o link")

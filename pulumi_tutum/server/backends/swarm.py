@@ -159,6 +159,11 @@ def open_backend(
             "--publish-address: a swarm publishes ports at every address of a node; use --backend docker, "
             "or a firewall"
         )
+    if publish_address == "127.0.0.1":
+        log.warning(
+            "a swarm publishes ports at every address of its nodes, not only at 127.0.0.1; "
+            "a firewall can keep others out (--publish-address 0.0.0.0 silences this)"
+        )
     found = addresses(nodes)
     if any(address.tags for address in found):
         raise ConfigError(
@@ -447,10 +452,11 @@ class SwarmBackend:
             except Exception:
                 log.exception("looking at the swarm failed")
                 pause = _IDLE_MOST
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
             # However many ask for it, looking leaves time for other things.
-            await asyncio.sleep(max(_BUSY / 2, 3 * took))
+            rest = max(_BUSY / 2, 3 * took)
+            await asyncio.sleep(rest)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(pause - rest, 0.0))
 
     def _is_busy(self) -> bool:
         if self._leaving or self._emptying or self._stale:

@@ -96,6 +96,11 @@ _EVENTS = {
 _IMAGE_PAUSE = 0.3
 _RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "always"}
 _SECOND = 1_000_000_000
+#: Containers that an engine starts at the same time, for each of its processors. A start is work for them,
+#: with locks in the kernel: all at once they take longer than in turns.
+_STARTS_PER_CPU = 2
+#: A start that takes so long waits for something else, and keeps no other from its turn.
+_TURN_SECONDS = 5.0
 #: An engine that was killed while it started a container can never start that one again: containerd knows
 #: its id, or the id of its task, or has its folder.
 _HALF_STARTED = re.compile(r"[0-9a-f]{64}: (already|file) exists|id already in use")
@@ -193,6 +198,7 @@ class DockerBackend:
         self._announced: dict[str, str] = {}
         self._gateways: dict[Engine, str] = {}
         self._networking: dict[Engine, asyncio.Lock] = {}
+        self._turns: dict[Engine, asyncio.Semaphore] = {}
         self._doomed: dict[Engine, set[str]] = {}
         self._image_checks: set[Engine] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -327,6 +333,7 @@ class DockerBackend:
 
     async def _resync(self, engine: Engine) -> None:
         """Bring what is known of an engine's containers up to date; it has just been connected to."""
+        self._turns.setdefault(engine, asyncio.Semaphore(_STARTS_PER_CPU * engine.facts.cpus))
         before = {
             c.uuid: c for c in self._containers.values() if c.engine is engine and c.seen.status != GONE
         }
@@ -705,7 +712,8 @@ class DockerBackend:
         container, engine = self._of(uuid)
         with self._calling(container):
             try:
-                await self._start(container, engine)
+                async with self._turn(engine):
+                    await self._start(container, engine)
             except docker.errors.NotFound as error:
                 text = plain(str(error.explanation))
                 if "no such container" in text.lower():
@@ -717,6 +725,18 @@ class DockerBackend:
                     raise
                 raise self._start_error(container, str(error)) from None
             return await self._refresh(container)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, engine: Engine) -> AsyncGenerator[None, None]:
+        """One of the starts that an engine is to carry out at the same time."""
+        turns = self._turns.get(engine)
+        if turns is None:
+            raise engine.unreachable()
+        await turns.acquire()
+        with contextlib.ExitStack() as held:
+            held.callback(turns.release)
+            held.callback(asyncio.get_running_loop().call_later(_TURN_SECONDS, held.close).cancel)
+            yield
 
     async def _start(self, container: _Container, engine: Engine) -> None:
         try:

@@ -8,6 +8,7 @@ import importlib
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import ssl
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from .. import __version__
+from .. import __version__, schema
 from ..errors import ConfigError, TutumError
 from . import limits, logs
 from .auth import Authority, open_authority
@@ -263,7 +264,14 @@ def _is_any(host: str) -> bool:
     return False
 
 
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+
+
 def _control_plane(options: ServeOptions, authority: Authority, store: Store, url: str) -> ControlPlane:
+    for option, host in (("--dns-suffix", options.dns_suffix), ("--public-address", options.public_address)):
+        # They become part of URIs and of names of services.
+        if host and not _HOST.fullmatch(host):
+            raise ConfigError(f"{option} {host!r} must be a host's name or address.")
     settings = Settings(
         user=authority.user,
         rest_url=options.public_url.rstrip("/") or url,
@@ -280,7 +288,11 @@ def _control_plane(options: ServeOptions, authority: Authority, store: Store, ur
 def _backend(options: ServeOptions) -> Backend:
     """The backend by its name. Those for real containers need a package that not every server has."""
     if options.backend == "simulated":
-        nodes = dict(map(_simulated_node, options.node))
+        nodes: dict[str, tuple[str, ...]] = {}
+        for name, tags in map(_simulated_node, options.node):
+            if name in nodes:
+                raise ConfigError(f"--node {name!r} is given twice.")
+            nodes[name] = tags
         for number in range(1, options.nodes - len(nodes) + 1):
             nodes.setdefault(f"node-{number}", ())
         return SimulatedBackend(nodes, container_start_seconds=options.container_start_seconds)
@@ -306,4 +318,7 @@ def _simulated_node(text: str) -> tuple[str, tuple[str, ...]]:
     name, _, tags = text.partition("=")
     if not name.strip():
         raise ConfigError(f"--node {text!r} must be NAME or NAME=tag,tag.")
-    return name.strip(), tuple(tag.strip() for tag in tags.split(",") if tag.strip())
+    found = tuple(tag.strip() for tag in tags.split(",") if tag.strip())
+    for problem in schema.ATTRIBUTES["tags"].kind.problems(found, "tags", True):
+        raise ConfigError(f"--node {text!r}: {problem}.")
+    return name.strip(), found

@@ -192,11 +192,10 @@ class Shapes:
         return self.address(running[0].node if running else "")
 
     def address(self, node: str) -> str:
-        """An address at which ports of a node answer."""
-        if self.settings.public_address:
-            return self.settings.public_address
+        """An address at which ports of a node answer, as URIs have it."""
         found = self.records.nodes.get(node)
-        return found.address if found is not None and found.address else "127.0.0.1"
+        known = self.settings.public_address or (found.address if found is not None else "")
+        return f"[{known}]" if ":" in known else known or "127.0.0.1"
 
     def linked_from(self, s: Service) -> list[dict[str, Any]]:
         out = []

@@ -75,6 +75,11 @@ def test_port_in_use(api: Api) -> None:
         (["--tls-cert", __file__], "go together"),
         (["--tls-cert", __file__, "--tls-key", __file__], "cannot be used"),
         (["--data", "/dev/null/folder"], "the data folder /dev/null/folder"),
+        (["--node", "a=x y"], "tags[0].name: must be"),
+        (["--node", "=x"], "must be NAME"),
+        (["--node", "a", "--node", "a=x"], "'a' is given twice"),
+        (["--dns-suffix", "a b"], "--dns-suffix 'a b' must be"),
+        (["--public-address", "http://x/"], "--public-address 'http://x/' must be"),
     ],
 )
 def test_what_prevents_a_start_is_one_sentence(arguments: list[str], text: str) -> None:
@@ -226,11 +231,12 @@ def test_names_and_addresses(backend: Backend) -> None:
         service = api.create(name="Web", container_ports=ports)
         assert service["public_dns"] == "web.bob.svc.example.org"
         assert service["container_ports"][0]["endpoint_uri"] == "http://web.bob.svc.example.org:8099/"
-    with Server(backend=backend.name, public_address="192.0.2.7", **backend.options) as server:
-        api = Api(server, backend)
-        service = api.create(name="Web", container_ports=ports)
-        assert service["public_dns"] == "web.bob.svc.localhost"
-        assert service["container_ports"][0]["endpoint_uri"] == "http://192.0.2.7:8099/"
+    for address, host in (("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "[2001:db8::7]")):
+        with Server(backend=backend.name, public_address=address, **backend.options) as server:
+            api = Api(server, backend)
+            service = api.create(name="Web", container_ports=ports)
+            assert service["public_dns"] == "web.bob.svc.localhost"
+            assert service["container_ports"][0]["endpoint_uri"] == f"http://{host}:8099/"
 
 
 @pytest.mark.usefixtures("simulated")

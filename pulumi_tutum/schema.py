@@ -180,9 +180,11 @@ class Integer(Kind):
     def problems(self, value: Any, path: str, strict: bool) -> Iterator[Problem]:
         number = _whole(value, digits=not strict)
         if number is None or not self.low <= number <= self.high:
-            shown = (
-                f", not {value!r}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
-            )
+            shown = ""
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                shown = f", not {value!r}"
+            elif strict:
+                shown = f", not {_kind_name(value)}"
             yield Problem(path, f"must be a whole number from {self.low} to {self.high}{shown}")
 
     def normal(self, value: Any) -> Any:

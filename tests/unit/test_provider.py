@@ -122,7 +122,7 @@ def test_check_keeps_unknown_values_at_any_depth(provider: ServiceProvider) -> N
 def test_failures_name_the_path_and_never_a_value_of_the_environment(provider: ServiceProvider) -> None:
     reasons = refused(provider, container_envvars={"PASS": ["hunter22"]}, target_num_containers="many")
     assert reasons == [
-        "target_num_containers: must be a whole number from 0 to 1000",
+        "target_num_containers: must be a whole number from 0 to 1000, not a string",
         "container_envvars.PASS: must be a string, not a list",
     ]
 

@@ -379,6 +379,8 @@ def _link_name(target: Service) -> str:
 
 def _carried(value: Any) -> Any:
     """Any value as Pulumi can carry it; what it cannot carry becomes a mark of its type."""
+    if isinstance(value, str) and not _is_unicode(value):
+        return {desired.UNSUPPORTED: "str with surrogates, which is no Unicode"}
     if value is None or isinstance(value, (bool, str)) or schema.is_unknown(value):
         return value.value if isinstance(value, enum.Enum) else value
     if isinstance(value, Service):
@@ -410,7 +412,18 @@ def _carried(value: Any) -> Any:
 
 def _key(key: Any) -> str:
     """A key of a dict; a key that is no text is one that check refuses."""
-    return key if isinstance(key, str) else str(key) if isinstance(key, int) else ""
+    if isinstance(key, str):
+        return key if _is_unicode(key) else ""
+    return str(key) if isinstance(key, int) else ""
+
+
+def _is_unicode(text: str) -> bool:
+    """False for what `os.environ` makes of bytes that are no UTF-8: the engine cannot carry it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _mark(value: Any) -> dict[str, str]:

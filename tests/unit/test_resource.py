@@ -218,6 +218,8 @@ def test_malformed_values_in_outputs_reach_check_too() -> None:
         ({"container_envvars": {"A": lambda: 1}}, "container_envvars.A: cannot be of type function"),
         ({"container_envvars": {None: "x"}}, "container_envvars: a variable's name must be"),
         ({"memory": float("nan")}, "memory: cannot be of type float"),
+        ({"container_envvars": {"A": "\udcff"}}, "container_envvars.A: cannot be of type str with"),
+        ({"container_envvars": {"\udcff": "x"}}, "container_envvars: a variable's name must be"),
         ({"linked_to_service": 5}, "linked_to_service: must be a list"),
         ({"linked_to_service": [5]}, "linked_to_service[0]: must be an object"),
         ({"tags": 5, "image": None}, "image: is required"),

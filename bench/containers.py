@@ -25,7 +25,7 @@ from .measure import Line, Row, Run, Skipped, by_turns, ratio, seconds
 
 IMAGE = "tutum/hello-world"
 _DEADLINE = 120.0
-_POLL = 0.01
+_POLL = 0.02
 _names = (f"bench-{number}" for number in itertools.count())
 
 #: DECLARED, for `docker run` and `docker service create`.

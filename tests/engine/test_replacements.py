@@ -137,3 +137,29 @@ def test_an_option_that_cannot_work_is_explained_and_loses_nothing(scenario: Sce
     assert scenario.living() == ["rep-fixed"]
     scenario.destroy()
     assert not scenario.living()
+
+
+def test_a_replacement_that_only_the_command_line_asks_for(scenario: Scenario) -> None:
+    """The engine does not tell the provider that it is one."""
+    program = """
+        tutum.Service("web", image="acme/web", opts=ResourceOptions(delete_before_replace=FIRST))
+    """
+    scenario.program(program.replace("FIRST", "None"))
+    scenario.up()
+    before = scenario.live("web")
+    urn = scenario.state("web")["urn"]
+    (error,) = scenario.up("--replace", urn, fails=True).diagnostics("error", "web")
+    assert "delete_before_replace=True" in error
+    assert scenario.live("web") == before
+    scenario.program(program.replace("FIRST", "True"))
+    assert scenario.up("--replace", urn).ops["web"] == ["delete-replaced", "replace", "create-replacement"]
+    new = scenario.live("web")
+    assert (new["state"], new["name"]) == ("Running", before["name"])
+    assert new["uuid"] != before["uuid"]
+    assert scenario.client.get_service(before["uuid"])["state"] == "Terminated"
+    scenario.project.run("state", "taint", urn)
+    scenario.up()
+    assert scenario.live("web")["uuid"] != new["uuid"]
+    scenario.assert_settled()
+    scenario.destroy()
+    assert not scenario.living()

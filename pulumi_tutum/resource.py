@@ -297,6 +297,11 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
     ) -> None:
         arguments = locals()
         opts = opts if opts is not None else pulumi.ResourceOptions()
+        if isinstance(opts, pulumi.ResourceOptions) and opts.import_ is not None:
+            raise pulumi.RunError(
+                f"resource '{resource_name}': Pulumi cannot import dynamic resources; "
+                f"give adopt={opts.import_!r} instead of ResourceOptions(import_=...)"
+            )
         # What has no value here would be no attribute of the resource.
         props: dict[str, Any] = dict.fromkeys(_OUTPUTS)
         self._is_read = isinstance(opts, pulumi.ResourceOptions) and opts.id is not None

@@ -292,6 +292,12 @@ def test_outputs_are_typed_and_missing_keys_are_none() -> None:
     assert found["endpoint_uris"] == []
 
 
+def test_the_import_option_names_what_works_instead() -> None:
+    """Pulumi itself ends with a traceback of its own."""
+    with pytest.raises(pulumi.RunError, match=f"'found'.*adopt='{UUID}'"):
+        tutum.Service("found", pulumi.ResourceOptions(import_=UUID), image="x")
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_what_the_state_has_no_value_of_is_null_in_previews_of_what_stays(known: bool) -> None:
     found: list[Any] = []

@@ -138,10 +138,9 @@ class Waiter:
         Args:
             uuid: the service's.
             verdict: looks at the service's detail object and says True (reached), None (on its way) or
-            False (settled
-                where it does not get there by itself). It is also asked about the same object with the state
-                `Terminated`, to learn whether that would be an end that is wanted. Must be quick and
-                without effects.
+                False (settled where it does not get there by itself). It is also asked about the same object
+                with the state `Terminated`, to learn whether that would be an end that is wanted. Must be
+                quick and without effects.
             deadline: on the monotonic clock.
             progress: gets a short text each time it changes, such as `2/3 containers running`.
             cancelled: once set, the wait ends at once.

@@ -319,7 +319,7 @@ def test_the_deadline(plane: Plane, waiter: Waiter) -> None:
 def test_an_unreachable_control_plane_is_named_when_the_deadline_passes(plane: Plane, waiter: Waiter) -> None:
     plane.shown = Reply({"error": "down for maintenance"}, 503)
     with pytest.raises(WaitTimeout, match=r"last trouble: .*down for maintenance"):
-        waiter.wait(UUID, verdict=running, deadline=time.monotonic() + 0.5)
+        waiter.wait(UUID, verdict=running, deadline=time.monotonic() + 2)
 
 
 def test_trouble_that_passes_is_no_end(plane: Plane, waiter: Waiter) -> None:
@@ -337,7 +337,7 @@ def test_revoked_credentials_end_the_wait(plane: Plane, waiter: Waiter) -> None:
 def test_cancelling(plane: Plane, waiter: Waiter) -> None:
     stop = threading.Event()
     wait = Background(waiter, cancelled=stop)
-    eventually(lambda: plane.reads() >= 1, "the service was read")
+    eventually(lambda: wait.progress, "the service was read")
     stop.set()
     ended = wait.end()
     assert isinstance(ended, Cancelled)

@@ -56,6 +56,7 @@ class HostWorld:
         self.client = Client(server.user, server.apikey, rest_host=server.url)
         env = {**server.environment, "TUTUM_REST_HOST": proxy.url, "TUTUM_STREAM_HOST": proxy.stream_url}
         self.stack = Stack(env)
+        self._is_carried_on = False
 
     def _arguments(self, program: Mapping[str, Arguments]) -> dict[str, Mapping[str, Any]]:
         return {name: _Resolved(arguments, self.stack) for name, arguments in program.items()}
@@ -64,6 +65,10 @@ class HostWorld:
         if refresh:
             self.stack.refresh()
         self.stack.up(**self._arguments(program))
+        if self._is_carried_on:
+            # The engine gives each run a host of its own: one never ends what it has found by its key.
+            self.stack.end_run()
+            self._is_carried_on = False
 
     def changes(self, program: Mapping[str, Arguments]) -> Mapping[str, Any]:
         return self.stack.preview(**self._arguments(program))
@@ -103,6 +108,7 @@ class HostWorld:
             self.stack._host.process.kill()
         attempt.join()
         self.stack.end_run(kill=True)
+        self._is_carried_on = True
 
     def _kill_server(self, program: Mapping[str, Arguments], chance: random.Random) -> None:
         attempt = self._meanwhile(program)

@@ -71,7 +71,7 @@ class Detail(dict[str, Any]):
 
     Attributes:
         action_uri: URI of the action that the request started (`X-Tutum-Action-URI`), "" if the server
-        named none.
+            named none.
     """
 
     action_uri: str = ""
@@ -94,8 +94,7 @@ class Client:
 
     Args:
         user, apikey, auth, rest_host, stream_host, ca_bundle: override what config.py finds; `auth` is a
-        whole
-            Authorization header value.
+            whole Authorization header value.
         settings: ready-made settings, instead of all of these.
         user_agent: the application's own token, which goes before ours.
         run: a random name for the run that this client is part of, or "" (see `create_service`).
@@ -210,8 +209,8 @@ class Client:
 
         Args:
             body: the JSON parameters of the specification.
-            key: the create key ("Made once" on the product page), sent as `Idempotency-Key`. Without one the
-                request goes out once.
+            key: the create key (docs/made-once.md), sent as `Idempotency-Key`. Without one the request goes
+                out once.
 
         Returns:
             the service; with a key, it may be the living one that an earlier request with the key has made,
@@ -230,9 +229,8 @@ class Client:
         the deadline.
 
         It does not. The name then is all that the service can be looked up by, and a service found by name
-        alone
-        proves nothing: it may be an older one, or that of somebody whose stack has the same names (and so
-        the same key, and the same suffix of the name) and who runs at this moment. So each call carries a
+        alone proves nothing: it may be an older one, or that of somebody whose stack has the same names (and
+        so the same key, and the same suffix of the name) and who runs at this moment. So each call carries a
         random word in its User-Agent, which Tutum copies into the service's "create" action. Before any
         second POST we look the name up:
           - one living service, whose action carries our word: that is ours, and is returned.
@@ -556,9 +554,8 @@ class Client:
         if 300 <= answer.status < 400:
             target = urlsplit(answer.headers.get("location", ""))
             raise _Refused(
-                f"{request}: the server redirects to {target.hostname or 'another address'}; redirects "
-                f"are not "
-                "followed: set TUTUM_REST_HOST (or tutum:restHost) to the final address",
+                f"{request}: the server redirects to {target.hostname or 'another address'}; redirects are "
+                "not followed: set TUTUM_REST_HOST (or tutum:restHost) to the final address",
                 sent=False,
             )
         if answer.status == 204:
@@ -595,10 +592,9 @@ class Client:
     def _who(self) -> str:
         """For a 401: whose credentials these were, and the way out."""
         return (
-            f"the credentials came from {self.settings.source}. Mind that `pulumi refresh` and `pulumi "
-            f"destroy` "
-            "use the configuration of the last `pulumi up`: after a change of the key use their option "
-            "--run-program, or set TUTUM_AUTH, which wins over everything else"
+            f"the credentials came from {self.settings.source}. Mind that `pulumi refresh` and "
+            "`pulumi destroy` use the configuration of the last `pulumi up`: after a change of the key use "
+            "their option --run-program, or set TUTUM_AUTH, which wins over everything else"
         )
 
     # -- made once, on a server that does not know keys --------------------------------------------
@@ -617,8 +613,7 @@ class Client:
         if not isinstance(name, str):
             raise Conflict(
                 "no answer came to the request that creates a service, and without a name it cannot be "
-                "looked "
-                "up; see with `pulumi-tutum ps` whether it was made"
+                "looked up; see with `pulumi-tutum ps` whether it was made"
             )
         bounds: Limits = {"deadline": limit.deadline, "cancelled": limit.cancelled}
         found = self._living(name, bounds)
@@ -629,10 +624,8 @@ class Client:
             return self.get_service(ours[0]["uuid"], **bounds)
         raise Conflict(
             f"no answer came to the request that creates {name!r}, and it cannot be told which service it "
-            f"made, "
-            f"if any. Candidates: {_candidates(ours or found)}. Adopt the right one (adopt=<uuid>), or "
-            f"terminate "
-            "it and try again"
+            f"made, if any. Candidates: {_candidates(ours or found)}. Adopt the right one (adopt=<uuid>), or "
+            "terminate it and try again"
         )
 
     def _carries(self, uuid: str, word: str, bounds: Limits) -> bool:
@@ -648,9 +641,9 @@ class Client:
         twice = [s for s in found if self._carries(s["uuid"], word, bounds)]
         if len(twice) > 1:
             raise Conflict(
-                f"the request that creates {made['name']!r} was carried out twice by a server that does "
-                f"not know "
-                f"create keys: {_candidates(twice)}. Terminate all but one and adopt that one (adopt=<uuid>)"
+                f"the request that creates {made['name']!r} was carried out twice by a server that does not "
+                f"know create keys: {_candidates(twice)}. Terminate all but one and adopt that one "
+                "(adopt=<uuid>)"
             )
 
 

@@ -1,6 +1,6 @@
 """Where credentials and addresses come from: one function, one order.
 
-Credentials, first match wins (product page, "Configuration"; tutum-api.md, section 1):
+Credentials, first match wins (tutum-api.md, section 1):
   1. `TUTUM_AUTH`, a whole Authorization header value. It stands above everything else, because the
      engine's `refresh` and `destroy` use the configuration of the last `up`: after a key rotation the
      environment is the way out.
@@ -91,7 +91,7 @@ def resolve(
 
     Args:
         explicit: `user, apikey, auth, rest_host, stream_host, ca_bundle, timeout_seconds`; None and ""
-        mean "not given".
+            mean "not given".
         environ: the environment (default: the process's own).
         home: the folder in which `.tutum` is looked for (default: the user's).
 

@@ -85,7 +85,7 @@ def normal(declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def create_key(urn: str, namespace: str = "", replaced: str = "") -> str:
-    """The key under which a resource's service is made once (product page, "Made once"): 64 hex digits.
+    """The key under which a resource's service is made once (docs/made-once.md): 64 hex digits.
 
     Args:
         urn: has project and stack in it, too.
@@ -264,8 +264,7 @@ def faults(
 
     Args:
         containers: those that this operation has deployed, in list shape, also those that are gone: proof
-        that
-            a job has finished well. None: there is no proof, so the looks decide.
+            that a job has finished well. None: there is no proof, so the looks decide.
     """
     if inputs.get("wait") is False:
         return []

@@ -190,9 +190,9 @@ def events(
     is lost.
 
     Yields:
-        `{"type": "service", "action": "update", "parents": [URI...], "resource_uri": URI, "state":
-        "Running", ...}`.
-        Nothing is replayed: what happened while there was no connection has to be read.
+        `{"type": "service", "action": "update", "parents": [URI...], "resource_uri": URI,
+        "state": "Running", ...}`. Nothing is replayed: what happened while there was no connection has to be
+        read.
 
     Args:
         on_change: called with True when a connection stands, and with False when it is lost or could not be

@@ -2,8 +2,7 @@
 
 Credentials come from `TUTUM_USER` and `TUTUM_APIKEY`, or are made at the first start, shown once and kept as
 a salted hash in `<data>/auth.json` (mode 0600). A made key has 160 random bits and a given one never touches
-the disk, so a fast
-hash is enough: there is nothing to guess.
+the disk, so a fast hash is enough: there is nothing to guess.
 
 A short token (`POST /api/v1/token/`) stands for the key for an hour. It is not stored:
 `t<expiry>-<signature>`, the signature an HMAC under a key of this server's own (kept in the same file, so

@@ -1,11 +1,9 @@
 """The edge: HTTP in, `Call`s to handlers, `Answer`s and errors out as the API's JSON.
 
 What is served is data (`routes.py`: one `Route` per method and path); this module has the mechanism that all
-of them
-share: paths with and without trailing slash and with doubled slashes, credentials, bodies (JSON only, bounded
-    in size
-and depth), the list envelope, headers, and the one place where an error becomes an answer. Handlers only
-raise.
+of them share: paths with and without trailing slash and with doubled slashes, credentials, bodies (JSON only,
+bounded in size and depth), the list envelope, headers, and the one place where an error becomes an answer.
+Handlers only raise.
 
 Conventions are those of tutum-api.md section 2. Where HTTP leaves a choice: a body is read only where the
 route takes one, and ignored elsewhere (clients of the time send `{}` with everything); 415 is for a body that

@@ -7,11 +7,10 @@ crash the control plane simply asks again:
 
   * `create` of a uuid that exists answers what is there; `remove`, `stop` of one that is gone succeed.
   * what changes by itself (a container exits, a node comes, an image is pushed) is told through the
-  `Watcher`, at least
-    once, in order per container; the watcher's methods may be called from the event loop only.
+    `Watcher`, at least once, in order per container; the watcher's methods may be called from the event loop
+    only.
   * after `open`, the backend knows every container of this server that really exists; `containers()` lists
-  them, and
-    the control plane reconciles its records with that list.
+    them, and the control plane reconciles its records with that list.
 
 Errors: `BackendError` with a text for users (`No such image: acme/web:2`); `transient=True` when asking again
 may help (the engine does not answer). Nothing else is expected.

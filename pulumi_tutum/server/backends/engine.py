@@ -965,8 +965,7 @@ def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list
 
     Args:
         after: a position; lines up to there are left out. Positions are times as the engine writes them,
-            which
-            all have the same length.
+            which all have the same length.
     """
     buffer = b""
     time_of = _Seconds().of

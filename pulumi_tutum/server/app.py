@@ -36,9 +36,6 @@ from .streams import stream_routes
 
 log = logging.getLogger("pulumi_tutum.server")
 
-BACKENDS = ("simulated", "docker", "swarm")
-LOG_LEVELS = ("debug", "info", "warning", "error")
-
 
 @dataclass(frozen=True)
 class ServeOptions:

@@ -230,11 +230,6 @@ class ControlPlane:
             return self.core.detail_json(identifier)
         return json.dumps(self.detail(kind, identifier), sort_keys=True).encode()
 
-    def alive(self, uuid: str) -> bool:
-        """Whether a service is there and not ending (its token holds as long)."""
-        service = self.records.services.get(uuid)
-        return service is not None and service.state not in ENDING
-
     def service_of_token(self, token: str) -> str | None:
         """uuid of the live service whose containers (role `global`) were given this token as API key."""
         return self.records.by_token.get(token)

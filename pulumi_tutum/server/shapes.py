@@ -1,7 +1,7 @@
 """Records as the API's JSON objects: list shape and detail shape of every kind.
 
 Types are exactly the documented ones (numbers are numbers, absent texts null, lists never null): Go clients
-decode strictly. What a list object leaves out follows from `schema` (`listed`), as in tutum-api.md, 3.3.
+decode strictly. A list object of a service leaves out what is not `listed` in `schema` (tutum-api.md, 3.3).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import schema
 from ..errors import NotFound
 from ..lifecycle import TERMINATED
 from . import environment, model
@@ -32,32 +31,6 @@ from .model import (
     uri,
 )
 from .records import link_targets
-
-#: Attributes of a service's detail that its list object leaves out.
-UNLISTED = frozenset({a.answer for a in schema.ATTRIBUTES.values() if not a.listed}) | {
-    "calculated_envvars",
-    "linked_to_external_service",
-    "net",
-    "working_dir",
-}
-
-CONTAINER_UNLISTED = frozenset(
-    {
-        "bindings",
-        "calculated_envvars",
-        "container_envvars",
-        "healthcheck",
-        "last_metric",
-        "layer",
-        "link_variables",
-        "linked_to_container",
-        "net",
-        "network",
-        "pid",
-        "roles",
-        "working_dir",
-    }
-)
 
 
 class Shapes:

@@ -196,15 +196,15 @@ def _json(description: str, name: str) -> dict[str, Any]:
 def _service(*, listed: bool) -> dict[str, Any]:
     """A service as it is answered."""
     properties: dict[str, Any] = {}
+    required: list[str] = []
     for attribute in schema.ATTRIBUTES.values():
         if listed and not attribute.listed:
             continue
         shape = _answered(attribute)
         for name in (attribute.answer, *attribute.aliases):
             properties[name] = {**shape, "description": attribute.doc}
-    required = [
-        name for name, shape in properties.items() if not shape["description"].startswith("Running means")
-    ]
+            if not attribute.extension:
+                required.append(name)
     return {"type": "object", "required": required, "properties": properties}
 
 

@@ -19,7 +19,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ from .client import Client
 from .errors import (
     ApiError,
     AuthError,
+    BadRequest,
     Cancelled,
     ConfigError,
     Conflict,
+    Gone,
     NotFound,
     TransportError,
     TutumError,
+    UnexpectedState,
     WaitError,
+    WaitTimeout,
 )
 from .waiting import Waiter
 
@@ -63,11 +67,16 @@ class _Commands(click.Group):
         except (KeyboardInterrupt, Cancelled):
             ctx.exit(INTERRUPTED)
         except TutumError as error:
-            # Which request it was is of no interest here.
-            click.echo(f"pulumi-tutum: {error.message if isinstance(error, ApiError) else error}", err=True)
-            for line in error.reasons if isinstance(error, WaitError) else ():
-                click.echo(line, err=True)
+            _tell(error)
             ctx.exit(_exit_code(error))
+
+
+def _tell(error: TutumError, about: str = "") -> None:
+    # Which request it was is of no interest here.
+    text = error.message if isinstance(error, ApiError) else str(error)
+    click.echo(f"pulumi-tutum: {about}{text}", err=True)
+    for line in error.reasons if isinstance(error, WaitError) else ():
+        click.echo(line, err=True)
 
 
 def _exit_code(error: TutumError) -> int:
@@ -379,20 +388,41 @@ def _act(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Asks for the action on all services, then waits for all, and prints them."""
+    """Asks for the action on all services, then waits for all, and prints them.
+
+    A name that fits none ends it before anything is asked for. A service that refuses, or does not get there,
+    keeps no other one from it.
+    """
+    failures: list[TutumError] = []
+
+    def each(step: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for service in services:
+            try:
+                yield step(service)
+            except (BadRequest, NotFound, UnexpectedState, Gone, WaitTimeout) as error:
+                failures.append(error)
+                # The API does not say which service it speaks of.
+                unnamed = len(names) > 1 and isinstance(error, ApiError)
+                _tell(error, f"{service['name']}: " if unnamed else "")
+
     with _client(ctx) as client:
-        uuids = [_service(client, name)["uuid"] for name in names]
-        services = [request(client, uuid) for uuid in uuids]
+        services = [_service(client, name) for name in names]
+        services = list(each(lambda service: request(client, service["uuid"])))
         if wait:
             deadline = time.monotonic() + (client.settings.timeout_seconds if timeout is None else timeout)
             with Waiter(client) as waiter:
-                services = [_settle(waiter, service, action, deadline) for service in services]
+                services = list(each(lambda service: _settle(waiter, service, action, deadline)))
     if as_json:
         shown = [_without_secrets(service) for service in services]
-        _print_json(shown[0] if len(shown) == 1 else shown)
+        if len(names) > 1:
+            _print_json(shown)
+        elif shown:
+            _print_json(shown[0])
     else:
         for service in services:
             click.echo(f"{service['name']}: {service['state']}")
+    if failures:
+        ctx.exit(_exit_code(failures[0]))
 
 
 def _settle(waiter: Waiter, service: Mapping[str, Any], action: str, deadline: float) -> dict[str, Any]:
@@ -501,17 +531,19 @@ def terminate(
 
 
 @main.group(invoke_without_command=True)
+@_json_option
 @click.pass_context
-def nodes(ctx: click.Context) -> None:
+def nodes(ctx: click.Context, as_json: bool) -> None:
     """List nodes and set their tags."""
+    ctx.default_map = {name: {"as_json": as_json} for name in nodes.commands}
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_nodes)
+        ctx.invoke(list_nodes, as_json=as_json)
 
 
 @nodes.command("list")
 @_json_option
 @click.pass_context
-def list_nodes(ctx: click.Context, as_json: bool = False) -> None:
+def list_nodes(ctx: click.Context, as_json: bool) -> None:
     """List nodes."""
     with _client(ctx) as client:
         found = list(client.list_nodes())

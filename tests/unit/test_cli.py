@@ -202,6 +202,8 @@ def test_nodes(run: Run) -> None:
     (node,) = (n for n in json.loads(run("nodes", "list", "--json").stdout) if n["nickname"] == "node-1")
     assert {"front", "eu", "ssd"} <= {tag["name"] for tag in node["tags"]}
     assert run("nodes", "tag", "node-1").stdout == "node-1: no tags\n"
+    for arguments in (("nodes", "--json"), ("nodes", "--json", "list")):
+        assert "node-1" in [n["nickname"] for n in json.loads(run(*arguments).stdout)]
 
 
 def test_a_failure_is_explained_and_secrets_are_masked(run: Run, client: Client, server: Server) -> None:
@@ -226,6 +228,34 @@ def test_a_refused_action_fails_in_one_line(run: Run, web: dict[str, Any]) -> No
     done = run("stop", web["name"])
     assert done.exit_code == 1
     assert done.stderr == "pulumi-tutum: Service cannot be stopped in state 'Not running'\n"
+
+
+def test_a_service_that_refuses_keeps_no_other_one_from_it(run: Run, client: Client) -> None:
+    names = ["one-of-three", "two-of-three", "three-of-three"]
+    uuids = [client.create_service({"image": "tutum/hello-world", "name": name})["uuid"] for name in names]
+    assert run("start", names[0], names[2]).exit_code == 0
+    # The second is not running, and the third one comes after it.
+    done = run("stop", *names)
+    assert done.exit_code == 1
+    assert done.stderr == "pulumi-tutum: two-of-three: Service cannot be stopped in state 'Not running'\n"
+    assert done.stdout == "one-of-three: Stopped\nthree-of-three: Stopped\n"
+    assert [s["name"] for s in json.loads(run("terminate", "--json", *names).stdout)] == names
+    assert [client.get_service(uuid)["state"] for uuid in uuids] == ["Terminated"] * 3
+
+
+def test_nothing_is_asked_of_any_where_one_is_not_known(run: Run, web: dict[str, Any]) -> None:
+    assert run("start", web["name"], "no-such-service").exit_code == 3
+    assert json.loads(run("inspect", "--json", web["name"]).stdout)["state"] == "Not running"
+
+
+def test_one_that_does_not_get_there_keeps_no_other_one_from_it(run: Run, client: Client) -> None:
+    bodies = [{"image": "simulated/missing", "name": "lost"}, {"image": "tutum/hello-world", "name": "found"}]
+    uuids = [client.create_service(body)["uuid"] for body in bodies]
+    done = run("start", "lost", "found")
+    assert run("terminate", *uuids).exit_code == 0
+    assert done.exit_code == 1
+    assert "service 'lost'" in done.stderr
+    assert done.stdout == "found: Running\n"
 
 
 @pytest.mark.parametrize("reference", ["no-such-service", GONE, "ffffffff-ffff"])

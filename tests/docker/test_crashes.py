@@ -160,17 +160,22 @@ def test_any_of_them_is_killed_at_any_moment(real: Real, own_engine: DockerEngin
 def test_what_was_stopped_stays_stopped_when_the_engine_is_restarted(
     real: Real, own_engine: DockerEngine
 ) -> None:
-    stopped, running = real.run(autorestart="ALWAYS"), real.run(autorestart="ALWAYS")
-    real.act(stopped, "stop")
-    real.wait(stopped, "Stopped")
+    running = real.run(autorestart="ALWAYS")
+    # A container that ends by the signal has failed, as its engine sees it.
+    stopped = {name: real.run(autorestart=name) for name in ("ALWAYS", "ON_FAILURE")}
+    for service in stopped.values():
+        real.act(service, "stop")
+        real.wait(service, "Stopped")
     own_engine.stop()
     own_engine.start()
     real.wait(running, "Running")
     until(lambda: real.one(running).status == "running", "it is up again")
-    assert real.one(stopped).status == "exited"
-    assert real.get(stopped["uuid"])["state"] == "Stopped"
-    assert real.start(stopped)["state"] == "Running"
-    assert real.one(stopped).attrs["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    for name, service in stopped.items():
+        assert real.one(service).status == "exited"
+        assert real.get(service["uuid"])["state"] == "Stopped"
+        assert real.start(service)["state"] == "Running"
+        policy = real.one(service).attrs["HostConfig"]["RestartPolicy"]["Name"]
+        assert policy == name.lower().replace("_", "-")
 
 
 def test_containers_and_volumes_that_nobody_knows_are_removed(real: Real) -> None:

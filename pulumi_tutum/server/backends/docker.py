@@ -95,6 +95,7 @@ _EVENTS = {
 }
 _IMAGE_PAUSE = 0.3
 _RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "always"}
+_NO_RESTART = {"Name": "no"}
 _SECOND = 1_000_000_000
 #: Containers that an engine starts at the same time, for each of its processors. A start is work for them,
 #: with locks in the kernel: all at once they take longer than in turns.
@@ -124,9 +125,9 @@ class _Container:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def always(self) -> bool:
-        """Its engine brings it back whenever it ends."""
-        return self.spec is not None and self.spec.autorestart == "ALWAYS"
+    def restart(self) -> dict[str, str]:
+        """What its engine is to do when it ends."""
+        return {"Name": _RESTART[self.spec.autorestart if self.spec is not None else "OFF"]}
 
 
 def open_backend(
@@ -754,15 +755,16 @@ class DockerBackend:
             await engine.call(lambda client: self._begin(client, container))
 
     def _begin(self, client: Any, container: _Container) -> None:
-        if container.seen.status == EXITED and container.always:
-            client.update_container(container.id, restart_policy={"Name": _RESTART["ALWAYS"]})
+        if container.seen.status == EXITED and container.restart != _NO_RESTART:
+            client.update_container(container.id, restart_policy=container.restart)
         client.start(container.id)
 
     def _halt(self, client: Any, container: _Container) -> None:
-        if container.always:
-            # The engine starts such a container when it is itself started, even one that was told to stop.
-            # (It does not with `unless-stopped`; but those do not come back when the engine has crashed.)
-            client.update_container(container.id, restart_policy={"Name": _RESTART["OFF"]})
+        if container.restart != _NO_RESTART:
+            # When the engine is itself started, it starts such a container too, though it was told to stop;
+            # with `on-failure`, if it ended by the signal. (It does not with `unless-stopped`; but those do
+            # not come back when the engine has crashed.)
+            client.update_container(container.id, restart_policy=_NO_RESTART)
         client.stop(container.id, timeout=self._stop_seconds)
 
     def _start_error(self, container: _Container, text: str) -> BackendError:

@@ -118,11 +118,11 @@ class Core:
                     )
                 elif container.status:
                     change.edit(container).status = ""
-        self._sweep_soon()
+        self.sweep_soon()
         for service in list(self.records.services.values()):
             self.convergence.kick(service.uuid)
 
-    def _sweep_soon(self) -> None:
+    def sweep_soon(self) -> None:
         """Have the backend remove volumes that no record knows any more."""
         if self._sweeping:
             return
@@ -258,7 +258,7 @@ class Core:
             ):
                 self._retire(record)
                 if isinstance(record, Volume):
-                    self._sweep_soon()
+                    self.sweep_soon()
             if self.hub.watched and not dropped and record.kind in _EVENT_TYPES:
                 self._publish(record, old, record.uuid in announced)
         for uuid in relink:

@@ -84,6 +84,7 @@ class Infrastructure:
         now = self.core.clock.time()
         lost: list[Container] = []
         back: list[str] = []
+        came = False
         with self.records.change() as change:
             for b in seen:
                 node = self.records.nodes.get(b.uuid)
@@ -108,6 +109,7 @@ class Infrastructure:
                     node.tags = node.backend_tags = tuple(b.tags)
                 node.name, node.address, node.docker_version = b.name, b.address, b.docker_version
                 node.cpu, node.memory, node.disk = b.cpu, b.memory_mb, b.disk_gb
+                came = came or (b.up and node.state != "Deployed")
                 node.state = "Deployed" if b.up else "Unreachable"
                 if b.up:
                     node.last_seen = now
@@ -124,6 +126,9 @@ class Infrastructure:
                 self._count(change, cluster, {n.uuid for n in self.records.nodes.values()} | there)
         if lost:
             self.services.lose(lost, "its node was removed")
+        if came:
+            # What ended while the node was away has left its volumes there.
+            self.core.sweep_soon()
         for uuid in back:
             self._look_at_services_on(uuid)
         for b in seen:

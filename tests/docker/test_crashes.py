@@ -178,6 +178,19 @@ def test_what_was_stopped_stays_stopped_when_the_engine_is_restarted(
         assert policy == name.lower().replace("_", "-")
 
 
+def test_what_ended_while_its_engine_was_away_leaves_nothing(own_engine: DockerEngine) -> None:
+    with (
+        Server(backend="docker", node=[own_engine.url], stop_seconds=1, start_timeout=5) as server,
+        Real(server, own_engine.node_urls) as real,
+    ):
+        service = real.run(bindings=[{"container_path": "/data"}])
+        own_engine.kill()
+        real.ok("DELETE", f"{V1}/service/{service['uuid']}/")
+        real.wait(service, "Terminated")
+        own_engine.start()
+        until(lambda: not real.left(), "its container and its volume are gone")
+
+
 def test_containers_and_volumes_that_nobody_knows_are_removed(real: Real) -> None:
     """As a crash between the engine's doing and the server's knowing leaves them."""
     service = real.run(**BODY)

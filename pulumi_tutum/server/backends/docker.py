@@ -768,15 +768,11 @@ class DockerBackend:
         client.stop(container.id, timeout=self._stop_seconds)
 
     def _start_error(self, container: _Container, text: str) -> BackendError:
-        spec = container.spec
-        taken = re.search(
-            r":(\d+)(?: failed: port is already allocated|: bind: address already in use)", text
-        )
-        if taken and spec is not None:
-            number = int(taken[1])
+        spec, taken = container.spec, taken_port(text)
+        if taken is not None and spec is not None:
+            protocol, number = taken
             ports = [(p.protocol, number) for p in spec.ports if p.outer_port == number]
-            word = re.search(r"listen (tcp|udp)", text)
-            ports = [p for p in ports if word is None or p[0] == word[1]] or ports
+            ports = [p for p in ports if p[0] == protocol] or ports
             return PortTaken(f"port {number} is already in use on the node", ports)
         if spec is not None and spec.privileged and "operation not permitted" in text:
             return BackendError(f"the machine does not permit a privileged container: {text}")
@@ -961,6 +957,23 @@ def _is_loopback(address: str) -> bool:
 def container_name(spec: ContainerSpec) -> str:
     """Its name on the engine: readable, and never that of its predecessor."""
     return f"{spec.name}.{spec.uuid[:8]}"
+
+
+#: An engine's network driver, its proxy, and what does both since version 28.
+_TAKEN = re.compile(
+    r":(\d+)(?: failed: port is already allocated|: bind: address already in use)"
+    r"|failed to bind host port (?:for )?(?:\[[^]]*\]|[^:\s]*):(\d+)\S*: address already in use"
+)
+
+
+def taken_port(text: str) -> tuple[str, int] | None:
+    """The outer port that an engine found in use when it started a container, with its protocol ("" where
+    that is not told); None: it could not start it for another reason."""
+    found = _TAKEN.search(text)
+    if found is None:
+        return None
+    protocol = re.search(r"(?:listen |/)(tcp|udp)", text)
+    return protocol[1] if protocol else "", int(found[1] or found[2])
 
 
 def aliases(spec: ContainerSpec) -> list[str]:

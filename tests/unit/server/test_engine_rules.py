@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pulumi_tutum.errors import BackendError, ConfigError, Problem
 from pulumi_tutum.server.backends import ContainerSpec, ImageInfo, LinkSpec, LogLine
-from pulumi_tutum.server.backends.docker import link_names, observed, open_backend
+from pulumi_tutum.server.backends.docker import link_names, observed, open_backend, taken_port
 from pulumi_tutum.server.backends.engine import (
     Address,
     Certificates,
@@ -238,6 +238,24 @@ def test_states_of_containers() -> None:
 )
 def test_reasons_are_freed_of_what_is_around_them(said: str, reason: str) -> None:
     assert plain(said) == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "port"),
+    [
+        ("Bind for 127.0.0.1:49153 failed: port is already allocated", ("", 49153)),
+        ("listen tcp4 127.0.0.1:80: bind: address already in use", ("tcp", 80)),
+        ("listen udp6 [::1]:53: bind: address already in use", ("udp", 53)),
+        ("failed to bind host port for 0.0.0.0:80:172.31.0.2:8000/tcp: address already in use", ("tcp", 80)),
+        ("failed to bind host port 127.0.0.1:5432/tcp: address already in use", ("tcp", 5432)),
+        ("failed to bind host port [::]:53/udp: address already in use", ("udp", 53)),
+        ("listen tcp4 10.0.0.1:80: bind: cannot assign requested address", None),
+    ],
+)
+def test_a_port_that_is_taken_is_known_in_the_words_of_all_engines(
+    said: str, port: tuple[str, int] | None
+) -> None:
+    assert taken_port(said) == port
 
 
 def test_errors_are_readable_and_say_whether_to_try_again() -> None:

@@ -79,7 +79,7 @@ _CALL_SECONDS = 60
 _PING_EVERY, _PING_SECONDS = 10.0, 10
 _RECONNECT_FIRST, _RECONNECT_MOST = 0.1, 2.0
 _READ = 1 << 16
-#: A line without an end is given out in pieces of this many characters.
+#: A line without an end is given out in pieces of this many bytes.
 _LONGEST_LINE = 1 << 18
 #: What a stream may hold that nobody has taken yet.
 _BATCHES = 4
@@ -961,7 +961,8 @@ _HEAD = struct.Struct(">BxxxL")
 def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list[LogLine], str]]:
     """Lines out of the engine's log frames: one list for each chunk, and the position after it.
 
-    A line longer than 16 KB comes in several frames, each with the time of the first; they are joined.
+    A line longer than 16 KB comes in several frames, each with the time of the first; they are joined, as
+    bytes, since the engine cuts characters too.
 
     Args:
         after: a position; lines up to there are left out. Positions are times as the engine writes them,
@@ -971,7 +972,7 @@ def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list
     time_of = _Seconds().of
     unpack = _HEAD.unpack_from
     #: stream -> the time and the pieces of a line that has not ended, and their length.
-    open_lines: dict[str, tuple[float, list[str], int]] = {}
+    open_lines: dict[str, tuple[float, list[bytes], int]] = {}
     stamp = after
     for chunk in chunks:
         buffer = buffer + chunk if buffer else chunk
@@ -983,7 +984,8 @@ def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list
             end = at + 8 + length
             if end > size:
                 break
-            when, _, text = buffer[at + 8 : end].decode("utf-8", "replace").partition(" ")
+            body = buffer[at + 8 : end]
+            when, _, text = body.decode("utf-8", "replace").partition(" ")
             at = end
             if after and when <= after:
                 continue
@@ -993,18 +995,22 @@ def log_batches(chunks: Iterable[bytes], after: str = "") -> Iterator[tuple[list
                 lines.append(LogLine(stream, time_of(when), text))
                 continue
             begun, pieces, total = open_lines.pop(stream, (time_of(when), [], 0))
-            pieces.append(text)
-            total += len(text)
+            pieces.append(body.partition(b" ")[2])
+            total += len(pieces[-1])
             if text.endswith("\n") or total >= _LONGEST_LINE:
-                lines.append(LogLine(stream, begun, "".join(pieces)))
+                lines.append(LogLine(stream, begun, _joined(pieces)))
             else:
                 open_lines[stream] = (begun, pieces, total)
         buffer = buffer[at:]
         if lines or stamp != before:
             yield lines, stamp
-    rest = [LogLine(stream, when, "".join(pieces)) for stream, (when, pieces, _) in open_lines.items()]
+    rest = [LogLine(stream, when, _joined(pieces)) for stream, (when, pieces, _) in open_lines.items()]
     if rest:
         yield rest, stamp
+
+
+def _joined(pieces: list[bytes]) -> str:
+    return b"".join(pieces).decode("utf-8", "replace")
 
 
 class _Seconds:

@@ -312,8 +312,9 @@ def test_times(stamp: str, number: str) -> None:
 # -- log frames
 
 
-def frame(kind: int, text: str, nanoseconds: int = 0) -> bytes:
-    body = f"2024-01-02T03:04:05.{nanoseconds:09}Z {text}".encode()
+def frame(kind: int, text: str | bytes, nanoseconds: int = 0) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    body = f"2024-01-02T03:04:05.{nanoseconds:09}Z ".encode() + data
     return struct.pack(">BxxxL", kind, len(body)) + body
 
 
@@ -336,6 +337,14 @@ def test_pieces_of_a_long_line_are_joined_per_stream() -> None:
         ("stdout", "c\n"),
         ("stderr", "xy"),
     ]
+
+
+def test_a_character_that_is_cut_between_two_pieces_is_whole() -> None:
+    said = "é✓ done\n".encode()
+    for cut in range(len(said) + 1):
+        data = [frame(1, piece, 1) for piece in (said[:cut], said[cut:]) if piece]
+        assert "".join(line.text for line in lines(*data)) == said.decode()
+    assert lines(frame(1, b"\xff\xfe\n"))[0].text == "\ufffd\ufffd\n"
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory() -> None:

@@ -11,7 +11,8 @@ container is there. Which containers are wanted where follows from the service's
   Starting       those that have not run yet are started, missing ones placed, those above the target removed
   Scaling        the same without starting what had stopped
   Redeploying    containers of an older deployment are replaced one after another; the first that fails ends
-                 it, so that the others go on running; the new image is looked for before anything is removed
+                 it, so that the others go on running; before anything is removed, the new image is looked for,
+                 and the operator's policy asked
   Stopping, Terminating    they are stopped, removed
 
 With `sequential_deployment` a container is begun when the one before it is up. "Up": it runs, and is healthy
@@ -57,6 +58,8 @@ log = logging.getLogger("pulumi_tutum.server")
 _PORT_TRIES = 20
 #: Exit codes of what was killed by a signal, or ended with its engine.
 _KILLED = frozenset({137, 143, 255})
+#: What a service asks of its machine, which the operator may have forbidden since it was defined.
+_ALLOWED = ("privileged", "pid", "network", "bindings")
 #: How long a transition that was given up may still clean up after itself.
 _CLEANING_SECONDS = 15.0
 
@@ -454,8 +457,13 @@ class Transition:
             except ServerError:
                 await sleep(self.settling.clock, RETRY_SECONDS)
 
+    def _check_policy(self, of: Service | Container) -> None:
+        if problems := self.settling.backend.refuse({name: of.get(name) for name in _ALLOWED}):
+            raise BackendError("; ".join(map(str, problems)))
+
     async def _bring_up(self, c: Container) -> Observed:
         backend = self.settling.backend
+        self._check_policy(c)
         if c.spec is None:
             info = await backend.image(c.image, c.node)
             with self.records.change() as change:
@@ -518,6 +526,7 @@ class Transition:
             wait = RETRY_SECONDS
             while not self.image_found:
                 try:
+                    self._check_policy(self.service)
                     await self.settling.backend.image(image, node)
                     self.image_found = True
                 except BackendError as error:

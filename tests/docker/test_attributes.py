@@ -585,3 +585,21 @@ def test_host_paths_are_allowed_below_a_folder_only(real: Real, folder: Path) ->
         answer = real.call("POST", f"{V1}/service/", body)
         assert answer.status_code == 400, path
         assert "bindings[0].host_path: not allowed" in answer.json()["error"]
+
+
+def test_what_is_not_allowed_any_more_is_not_started(engine: DockerEngine, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backend": "docker", "node": [engine.url], "data": tmp_path / "data"}
+    bindings = [{"container_path": "/a"}, {"host_path": str(tmp_path), "container_path": "/b"}]
+    refusal = "bindings[1].host_path: not allowed by the operator's policy host-path"
+    with Server(allow=f"host-path={tmp_path}", **options) as server, Real(server, engine.node_urls) as real:
+        runs, stopped, new = real.run(bindings=bindings), real.run(bindings=bindings), real.create(bindings=bindings)
+        real.act(stopped, "stop")
+        real.wait(stopped, "Stopped")
+    with Server(**options) as server, Real(server, engine.node_urls) as real:
+        assert real.start(stopped)["state"] == "Stopped"
+        assert real.start(new)["state"] == "Not running"
+        identity = real.one(runs).id
+        assert real.redeploy(runs)["state"] == "Running"
+        assert real.one(runs).id == identity
+        assert [refusal in real.why(s) for s in (stopped, new, runs)] == [True] * 3
+        real.terminate_all()

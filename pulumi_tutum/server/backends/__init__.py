@@ -45,13 +45,11 @@ class PortSpec:
 
 @dataclass(frozen=True)
 class VolumeSpec:
-    """A mount. Exactly one of `host_path`, `volume` (a named volume of this server) and `volumes_from` (uuid
-    of the container whose volumes are all mounted; `container_path` is then empty)."""
+    """A mount: either of a `host_path`, or of a `volume` (a named volume of this server)."""
 
     container_path: str
     host_path: str | None = None
     volume: str | None = None
-    volumes_from: str | None = None
     rewritable: bool = True
 
 

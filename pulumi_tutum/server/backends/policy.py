@@ -2,7 +2,9 @@
 
   privileged            `privileged: true`
   host-path[=/folder]   a `host_path` in bindings; with a folder, only that folder and what is below it. May
-  be repeated host-pid              `pid: host` host-network          `network: host`
+                        be repeated
+  host-pid              `pid: host`
+  host-network          `network: host`
 
 A path is compared as it is written: whoever can make symbolic links in an allowed folder of the host can lead
 out of it."""

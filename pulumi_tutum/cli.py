@@ -14,7 +14,10 @@ Exit codes:
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
+import os
 import shlex
 import sys
 import threading
@@ -319,8 +322,11 @@ def logs(ctx: click.Context, service: str, follow: bool, tail: int, as_json: boo
 @click.argument("target", metavar="SERVICE|CONTAINER")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("-i", "--interactive", is_flag=True, help="Send standard input, line by line.")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal: for a shell.")
 @click.pass_context
-def exec_command(ctx: click.Context, target: str, command: tuple[str, ...], interactive: bool) -> None:
+def exec_command(
+    ctx: click.Context, target: str, command: tuple[str, ...], interactive: bool, tty: bool
+) -> None:
     """Run a command (default: sh) in a container; of a service, in its first one that runs.
 
     Ends with the command's exit code, where the control plane tells it.
@@ -328,18 +334,48 @@ def exec_command(ctx: click.Context, target: str, command: tuple[str, ...], inte
     with _client(ctx) as client:
         uuid = _container(client, target)
         line = shlex.join(command) if command else "sh"
-        with stream.exec_command(client.settings, uuid, line, user_agent=client.user_agent) as connection:
-            if interactive or not command:
-                threading.Thread(target=_send_input, args=(connection,), daemon=True).start()
+        with (
+            stream.exec_command(
+                client.settings, uuid, line, tty=tty, user_agent=client.user_agent
+            ) as connection,
+            _keys() if tty else contextlib.nullcontext(),
+        ):
+            if interactive or tty or not command:
+                threading.Thread(target=_send_input, args=(connection, tty), daemon=True).start()
             for frame in connection.frames():
                 _print_output(frame)
             ctx.exit(connection.exit_code or 0)
 
 
-def _send_input(connection: stream.Connection) -> None:
+@contextlib.contextmanager
+def _keys() -> Iterator[None]:
+    """Meanwhile this terminal, if it is one, hands on each key as it is pressed: the other one shows it."""
+    if not sys.stdin.isatty():
+        yield
+        return
     try:
-        for line in sys.stdin:
-            connection.send(line)
+        import termios
+        import tty
+    except ImportError:
+        raise click.UsageError("--tty does not work on this operating system") from None
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setraw(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pressed() -> Iterator[str]:
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    while data := os.read(sys.stdin.fileno(), 4096):
+        yield decode(data)
+
+
+def _send_input(connection: stream.Connection, tty: bool) -> None:
+    try:
+        for text in _pressed() if tty else sys.stdin:
+            connection.send(text)
         # What a terminal sends at the end of its input.
         connection.send("\x04")
     except (TutumError, ValueError, OSError):

@@ -267,6 +267,7 @@ def exec_command(
     uuid: str,
     command: str = "sh",
     *,
+    tty: bool = False,
     cancelled: Signal | None = None,
     user_agent: str | None = None,
 ) -> Connection:
@@ -275,6 +276,7 @@ def exec_command(
     Args:
         uuid: the container's.
         command: shell words.
+        tty: give it a terminal, where the control plane can.
 
     Returns:
         the connection: `send` gives it input, `messages` yields `{"type", "output", "streamType"}` until
@@ -283,7 +285,8 @@ def exec_command(
     if not schema.UUID_PATTERN.fullmatch(uuid):
         raise ValidationError([Problem("uuid", "must be the uuid of a container")])
     path = f"/v1/container/{uuid.lower()}/exec/"
-    return Connection(settings, path, {"command": command}, cancelled=cancelled, user_agent=user_agent)
+    params = {"command": command, "tty": "true" if tty else None}
+    return Connection(settings, path, params, cancelled=cancelled, user_agent=user_agent)
 
 
 # -- connecting ------------------------------------------------------------------------------------

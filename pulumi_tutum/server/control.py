@@ -438,8 +438,8 @@ class ControlPlane:
             return self.output.of_action(self.core.find("action", uuid), follow)
         raise NotFound(f"There are no logs of '{kind}'")
 
-    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
-        """Run a command in a container.
+    async def exec(self, uuid: str, command: Sequence[str], *, tty: bool = False) -> ExecSession:
+        """Run a command in a container, with `tty` at a terminal.
 
         Raises:
             BadRequest: it does not run, or the backend cannot.
@@ -448,7 +448,7 @@ class ControlPlane:
         if container.state != "Running":
             raise BadRequest(f"Nothing can be executed in a container in state '{container.state}'")
         try:
-            return await self.core.backend.exec(container.uuid, list(command))
+            return await self.core.backend.exec(container.uuid, list(command), tty=tty)
         except BackendError as error:
             raise BadRequest(str(error)) from None
 

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import shlex
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ DEFAULT_TAIL, MAX_TAIL = 300, 100_000
 #: A client waits so many seconds for its connection when an engine does not answer, and most give up after 5.
 _PATIENCE = 2.0
 _FALSE = frozenset({"false", "0", "no"})
+#: The command lines of Tutum and Docker Cloud send what is typed, key by key, and show nothing of it.
+_TYPED = re.compile(r"(tutum|dockercloud)-cli/")
 _quoted = json.encoder.encode_basestring_ascii
 #: Close codes of RFC 6455.
 _NORMAL, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1008, 1011, 1013
@@ -98,7 +101,9 @@ async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
         raise BadRequest("command has an unclosed quotation") from None
     if not command:
         raise BadRequest("command is empty")
-    session = await edge.control.exec(websocket.path_params["uuid"], command)
+    typed = "true" if _TYPED.match(websocket.headers.get("user-agent", "")) else "false"
+    tty = query.get("tty", typed).lower() not in _FALSE
+    session = await edge.control.exec(websocket.path_params["uuid"], command, tty=tty)
 
     ended = ""
 

@@ -11,8 +11,8 @@ container is there. Which containers are wanted where follows from the service's
   Starting       those that have not run yet are started, missing ones placed, those above the target removed
   Scaling        the same without starting what had stopped
   Redeploying    containers of an older deployment are replaced one after another; the first that fails ends
-                 it, so that the others go on running; before anything is removed, the new image is looked for,
-                 and the operator's policy asked
+                 it, so that the others go on running; before anything is removed, the new image is looked
+                 for, and the operator's policy asked
   Stopping, Terminating    they are stopped, removed
 
 With `sequential_deployment` a container is begun when the one before it is up. "Up": it runs, and is healthy

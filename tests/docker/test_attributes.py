@@ -592,7 +592,8 @@ def test_what_is_not_allowed_any_more_is_not_started(engine: DockerEngine, tmp_p
     bindings = [{"container_path": "/a"}, {"host_path": str(tmp_path), "container_path": "/b"}]
     refusal = "bindings[1].host_path: not allowed by the operator's policy host-path"
     with Server(allow=f"host-path={tmp_path}", **options) as server, Real(server, engine.node_urls) as real:
-        runs, stopped, new = real.run(bindings=bindings), real.run(bindings=bindings), real.create(bindings=bindings)
+        runs, stopped = real.run(bindings=bindings), real.run(bindings=bindings)
+        new = real.create(bindings=bindings)
         real.act(stopped, "stop")
         real.wait(stopped, "Stopped")
     with Server(**options) as server, Real(server, engine.node_urls) as real:

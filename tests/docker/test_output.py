@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from pulumi_tutum import config, stream
@@ -187,6 +190,51 @@ def test_a_command_gets_input_and_both_outputs(real: Real, settings: config.Sett
             assert connection.exit_code is None
             list(connection.messages())
             assert connection.exit_code == code
+
+
+def test_the_exit_code_is_known_though_the_output_ends_before(real: Real, settings: config.Settings) -> None:
+    uuid = real.containers(real.run())[0]["uuid"]
+    with stream.exec_command(settings, uuid, "sh -c 'exec >&- 2>&-; sleep 3; exit 7'") as connection:
+        assert list(connection.messages()) == []
+        assert connection.exit_code == 7
+
+
+@pytest.mark.parametrize("asked", [{"tty": True}, {"user_agent": "tutum-cli/0.21.1"}])
+def test_a_command_gets_a_terminal(real: Real, settings: config.Settings, asked: dict[str, Any]) -> None:
+    """Who asks for it, and the command line of Tutum, which sends keys and expects to see them."""
+    uuid = real.containers(real.run())[0]["uuid"]
+    with stream.exec_command(settings, uuid, "sh", **asked) as connection:
+        typed, shown = "[ -t 0 ] && [ -t 1 ] && echo $((40 + 2)) >&2", ""
+        connection.send(f"{typed}\r")
+        for message in connection.messages():
+            assert message["streamType"] == "stdout"
+            shown += message["output"]
+            if "\r\n42\r\n" in shown:
+                assert typed in shown
+                connection.send("exit 3\r")
+        assert "\r\n42\r\n" in shown
+        assert connection.exit_code == 3
+
+
+def test_the_command_line_hands_a_terminal_on(real: Real, server: Server) -> None:
+    service = real.run()
+    code = "from pulumi_tutum.cli import main; main(prog_name='pulumi-tutum')"
+    child = pexpect.spawn(
+        sys.executable,
+        ["-c", code, "exec", "--tty", service["name"]],
+        env=os.environ | server.environment,
+        timeout=60,
+        encoding="utf-8",
+    )
+    child.expect_exact("# ")
+    child.send("stty -echo; sleep 100000\r")
+    until(lambda: b"sleep 100000" in real.one(service).top()["Processes"][-1][-1].encode(), "it sleeps")
+    child.send("\x03")  # is the container's, not ours
+    child.send("echo $((40 + 2)); exit 3\r")
+    child.expect_exact("42\r\n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 3
 
 
 def test_no_command_in_a_container_that_does_not_run(real: Real, settings: config.Settings) -> None:

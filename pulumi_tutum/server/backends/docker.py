@@ -938,11 +938,11 @@ class DockerBackend:
     def _may_write(container: _Container) -> bool:
         return container.seen.status == RUNNING and container.engine is not None and container.engine.up
 
-    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
+    async def exec(self, uuid: str, command: Sequence[str], *, tty: bool = False) -> ExecSession:
         container, engine = self._of(uuid)
         if container.seen.status != RUNNING:
             raise BackendError("the container does not run")
-        return await engine.exec(container.id, command)
+        return await engine.exec(container.id, command, tty=tty)
 
 
 def _is_loopback(address: str) -> bool:

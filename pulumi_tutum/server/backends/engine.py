@@ -690,16 +690,16 @@ class Engine:
                 position = batch[1]
         return position
 
-    async def exec(self, container: str, command: Sequence[str]) -> Exec:
-        """Run a command in a container.
+    async def exec(self, container: str, command: Sequence[str], *, tty: bool) -> Exec:
+        """Run a command in a container, with `tty` at a terminal.
 
         Raises:
             BackendError: it does not run, or the command cannot be begun.
         """
 
         def begin(client: Any) -> tuple[str, _Connection]:
-            identity = client.exec_create(container, list(command), stdin=True)["Id"]
-            body = b'{"Tty": false, "Detach": false}'
+            identity = client.exec_create(container, list(command), stdin=True, tty=tty)["Id"]
+            body = json.dumps({"Tty": tty, "Detach": False}).encode()
             head = (
                 f"POST /v{client.api_version}/exec/{identity}/start HTTP/1.1\r\nHost: docker\r\n"
                 "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n"
@@ -711,7 +711,7 @@ class Engine:
             identity, connection = await self.call(begin)
         except docker.errors.NotFound:
             raise BackendError("the container is gone") from None
-        return Exec(self, identity, connection)
+        return Exec(self, identity, connection, tty)
 
 
 def _disk_gb(folder: str) -> int:
@@ -1050,11 +1050,11 @@ def seconds(stamp: str) -> str:
 
 
 class Exec:
-    """A command in a container: an `ExecSession`. The character \\x04 ends its input, as it does at a
-    terminal."""
+    """A command in a container: an `ExecSession`. Without a terminal, too, the character \\x04 ends its
+    input."""
 
-    def __init__(self, engine: Engine, identity: str, connection: _Connection) -> None:
-        self._engine, self._id, self._connection = engine, identity, connection
+    def __init__(self, engine: Engine, identity: str, connection: _Connection, tty: bool) -> None:
+        self._engine, self._id, self._connection, self._tty = engine, identity, connection, tty
         self._pipe: Pipe[tuple[str, str]] = Pipe(16)
         self._ended = asyncio.Event()
         self._typed: queue.Queue[bytes | None] = queue.Queue()
@@ -1064,25 +1064,32 @@ class Exec:
 
     def _read(self) -> None:
         decoders = {s: codecs.getincrementaldecoder("utf-8")("replace") for s in ("stdout", "stderr")}
-        buffer = b""
         try:
-            while data := self._connection.read():
-                buffer += data
-                while len(buffer) >= 8:
-                    kind, length = _HEAD.unpack_from(buffer)
-                    if len(buffer) < 8 + length:
-                        break
-                    stream = "stdout" if kind == 1 else "stderr"
-                    text = decoders[stream].decode(buffer[8 : 8 + length])
-                    buffer = buffer[8 + length :]
-                    if text and not self._pipe.put((stream, text)):
-                        return
+            for stream, data in self._pieces(iter(self._connection.read, b"")):
+                text = decoders[stream].decode(data)
+                if text and not self._pipe.put((stream, text)):
+                    return
         except Exception:
             log.debug("a command's output broke off", exc_info=True)
         finally:
             self._typed.put(None)
             self._connection.close()
             self._pipe.end()
+
+    def _pieces(self, chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+        """What it writes, by stream; a terminal has but one, and no frames."""
+        buffer = b""
+        for chunk in chunks:
+            if self._tty:
+                yield "stdout", chunk
+                continue
+            buffer += chunk
+            while len(buffer) >= 8:
+                kind, length = _HEAD.unpack_from(buffer)
+                if len(buffer) < 8 + length:
+                    break
+                yield "stdout" if kind == 1 else "stderr", buffer[8 : 8 + length]
+                buffer = buffer[8 + length :]
 
     async def output(self) -> AsyncIterator[tuple[str, str]]:
         async for item in self._pipe:
@@ -1101,7 +1108,7 @@ class Exec:
     def _write(self) -> None:
         with contextlib.suppress(OSError):
             while (data := self._typed.get()) is not None:
-                keep, end, _ = data.partition(b"\x04")
+                keep, end, _ = (data, b"", b"") if self._tty else data.partition(b"\x04")
                 if keep:
                     self._connection.send(keep)
                 if end:
@@ -1116,8 +1123,9 @@ class Exec:
         return self._code
 
     async def _exit_code(self) -> int:
-        # The output can end a moment before the engine has noted the end of the process.
-        for pause in (0.01, 0.05, 0.1, 0.2, 0.5, 1.0):
+        # The output can end before the process does: a moment, or as long as one runs that closes it.
+        pause = 0.01
+        while True:
             try:
                 state = await self._engine.call(lambda client: client.exec_inspect(self._id))
             except docker.errors.NotFound:
@@ -1125,7 +1133,7 @@ class Exec:
             if not state.get("Running") and state.get("ExitCode") is not None:
                 return int(state["ExitCode"])
             await asyncio.sleep(pause)
-        return 137
+            pause = min(pause * 2, 1.0)
 
     async def close(self) -> None:
         self._pipe.close()

@@ -483,7 +483,7 @@ class SimulatedBackend:
             if container.news is not None:
                 container.news.discard(news)
 
-    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
+    async def exec(self, uuid: str, command: Sequence[str], *, tty: bool = False) -> ExecSession:
         container = self._of(uuid)
         if container.seen.status != RUNNING:
             raise BackendError("the container does not run")

@@ -1412,7 +1412,7 @@ class SwarmBackend:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), 1.0)
 
-    async def exec(self, uuid: str, command: Sequence[str]) -> ExecSession:
+    async def exec(self, uuid: str, command: Sequence[str], *, tty: bool = False) -> ExecSession:
         container = self._of(uuid)
         if container.seen.status != RUNNING:
             raise BackendError("the container does not run")
@@ -1424,7 +1424,7 @@ class SwarmBackend:
                 f"a swarm's manager runs no commands in containers: say where the engine of {name} is "
                 f"(serve --node {name}=URL)"
             )
-        return await engine.exec(container.seen.backend_id, command)
+        return await engine.exec(container.seen.backend_id, command, tty=tty)
 
 
 # -- rules ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -262,11 +263,41 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock))
 
 
-class _Connection(urllib3.connection.HTTPConnection):
+class _Connecting:
+    """Connects within the current request's limit. What happens meanwhile (a name is looked up, hands are
+    shaken) knows no deadline as a whole and no interruption; so it has a thread of its own, which is left
+    behind when it takes too long."""
+
+    def connect(self) -> None:
+        connect: Callable[[], None] = super().connect  # type: ignore[misc]
+        limit, made = _current.limit, Future[None]()
+
+        def work() -> None:
+            try:
+                connect()
+            except BaseException as error:
+                made.set_exception(error)
+            else:
+                made.set_result(None)
+
+        try:
+            threading.Thread(target=work, name="tutum-connect", daemon=True).start()
+        except RuntimeError:
+            # The process is ending.
+            return connect()
+        while not wait([made], _SLICE_SECONDS).done:
+            if limit is not None and (limit.left() <= 0 or (limit.cancelled and limit.cancelled.is_set())):
+                made.add_done_callback(lambda _: self.close())  # type: ignore[attr-defined]
+                limit.check()
+                raise urllib3.exceptions.ConnectTimeoutError("no connection in time")
+        made.result()
+
+
+class _Connection(_Connecting, urllib3.connection.HTTPConnection):
     response_class = _Response
 
 
-class _TlsConnection(urllib3.connection.HTTPSConnection):
+class _TlsConnection(_Connecting, urllib3.connection.HTTPSConnection):
     response_class = _Response
 
 

@@ -6,7 +6,9 @@ any message.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pulumi_tutum import waiting
+from pulumi_tutum import transport, waiting
 from pulumi_tutum.client import Client, Detail
 from pulumi_tutum.errors import (
     AuthError,
@@ -34,6 +36,7 @@ from tests.support.tools import until
 
 CREATE = ("POST", r"/api/v1/service/$")
 FAR = 90.0
+NOBODY = "00000000-0000-4000-8000-000000000000"
 SECRET = "hunter22-very-secret"
 
 
@@ -144,7 +147,7 @@ LASTING: dict[str, tuple[Fault, type[TutumError], str]] = {
     "wrong types": (faults.wrong_types(), TransportError, "not a service"),
     "invalid UTF-8": (faults.invalid_utf8(), TransportError, "not UTF-8"),
     "another service": (
-        faults.edit(lambda s: {**s, "uuid": "00000000-0000-4000-8000-000000000000"}),
+        faults.edit(lambda s: {**s, "uuid": NOBODY}),
         TransportError,
         "another service",
     ),
@@ -187,6 +190,34 @@ def test_an_interruption_ends_a_request_wherever_it_stands(
     # Without the interruption it would go on until a deadline that is behind the test's own.
     with pytest.raises(Cancelled):
         client.get_service(made["uuid"], deadline=soon(1000), cancelled=stop)
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The address of a server that takes no connection: whatever is sent to it is dropped."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):  # more than it may keep waiting
+            waiting_one = opened.enter_context(socket.socket())
+            waiting_one.setblocking(False)
+            waiting_one.connect_ex(listener.getsockname())
+        yield "http://{}:{}".format(*listener.getsockname())
+
+
+def test_an_interruption_ends_a_connection_that_is_being_made(
+    deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "CONNECT_SECONDS", 1000.0)
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with Client("bob", "k3y-0123456789", rest_host=deaf) as client:
+        with pytest.raises(Cancelled):
+            client.get_service(NOBODY, deadline=soon(1000), cancelled=stop)
+        with pytest.raises(TransportError, match="no connection in time") as caught:
+            client.start_service(NOBODY, deadline=soon(0.5))
+        assert not caught.value.sent
 
 
 def test_credentials_do_not_follow_a_redirect(client: Client, server: Server, proxy: FaultProxy) -> None:

@@ -59,7 +59,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("Pythons and SDKs that host.py was tested on")
         for version in environments.PYTHONS:
             found = [what for what in ran if what.startswith(f"{version}.")]
-            without = "not asked for" if environments.candidates(version) else "not on this machine"
+            other = "make test" if version == environments.CURRENT else "make test-slow"
+            without = f"in {other}" if environments.candidates(version) else "not on this machine"
             terminalreporter.line(f"Python {version}: {', '.join(found) or without}")
 
 

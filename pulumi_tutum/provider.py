@@ -199,6 +199,7 @@ class ServiceProvider(ResourceProvider):
         changed = desired.changes(olds, news)
         replaces = desired.replaced(changed)
         delete_first = desired.cannot_stand_side_by_side(olds, news)
+        state.taken_over.discard(id_)
         urn = call.urn or news.get(desired.URN)
         if urn:
             state.existing[urn] = _Existing(str(olds.get("name", "")), id_, delete_first)
@@ -356,7 +357,8 @@ class _HostState:
         session: the account and its connections.
         existing: URN -> what is known of the service that it has.
         keys: URN -> the create key of the service that is to be made for it.
-        taken_over: ids of services that `create` returned and that had been running before.
+        taken_over: ids of services that `create` returned and that had been running before, until they are
+            compared: then they are in the state.
     """
 
     def __init__(self, session: Session) -> None:

@@ -277,6 +277,17 @@ def test_keys_outlive_the_control_plane(
     assert_one(stack, direct, web=WEB)
 
 
+def test_what_was_taken_over_can_be_replaced(stack: Stack, direct: Client) -> None:
+    stack.up(web=WEB)
+    made = stack.state.pop("web").id  # the engine died before it had saved this
+    stack.end_run(kill=True)
+    stack.up(web=WEB)
+    assert stack.state["web"].id == made
+    named = {**WEB, "name": "named"}
+    stack.up(web=named)
+    assert_one(stack, direct, web=named)
+
+
 # -- two runs ----------------------------------------------------------------------------------------------
 
 

@@ -308,16 +308,19 @@ class Client:
         service"."""
         return self._service("DELETE", uuid, limits)
 
-    def close_keys(self, keys: Sequence[str], **limits: Unpack[Limits]) -> bool:
-        """Tells the server that the makers of these keys have saved what they made (an extension of ours).
+    def close_keys(self, keys: Sequence[str], services: Sequence[str] = (), **limits: Unpack[Limits]) -> bool:
+        """Tells the server that what was made under these keys is in its maker's state (an extension of
+        ours).
+
+        Args:
+            services: uuids of further services of which the same is known, whatever their keys are.
 
         Returns:
             False when the server does not know keys.
         """
+        body = {"keys": list(keys), **({"services": list(services)} if services else {})}
         try:
-            self._json(
-                "POST", "/api/v1/key/close/", _limits(**limits), body={"keys": list(keys)}, repeat=True
-            )
+            self._json("POST", "/api/v1/key/close/", _limits(**limits), body=body, repeat=True)
         except (NotFound, NotAllowed):
             return False
         return True

@@ -257,6 +257,7 @@ class ServiceProvider(ResourceProvider):
     def update(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Brings the service to the new inputs, in place; also repairs one whose last operation failed."""
         call, state, inputs = host.current(), self._state(), desired.normal(news)
+        state.close_at_end()
         failed_before = bool(olds.get(desired.FAILED))
         before, last_good = dict(olds), desired.normal(call.old_inputs or olds)
 
@@ -325,6 +326,7 @@ class ServiceProvider(ResourceProvider):
         """Terminates the service and waits for its end. One that is gone already is what was wanted."""
         call, state, trouble = host.current(), self._state(), None
         if id_ in state.taken_over:
+        state.close_at_end()
             # `up --replace` asks for a new service without a sign that it replaces one. As long as the old
             # one's key is open, that is the old one again; to delete it now would leave the resource
             # without any.
@@ -368,17 +370,26 @@ class _HostState:
         self.taken_over: set[str] = set()
         self._lock = threading.Lock()
         self._made: list[str] = []
+        self._closes = False
         self._looked = False
 
-    def close_at_end(self, key: str) -> None:
-        """Has the key closed once the run is over, for then what was made under it is in the state."""
+    def close_at_end(self, key: str = "") -> None:
+        """Has keys closed once the run is over, for then what was made under them is in the state: this one,
+        and those of all services that were in the state before, which a killed run may have left open.
+
+        Only for runs that change something: a preview sends nothing.
+        """
         with self._lock:
-            if not self._made:
+            if not self._closes:
+                self._closes = True
                 host.at_end(self._close)
-            self._made.append(key)
+            if key:
+                self._made.append(key)
 
     def _close(self) -> None:
-        self.session.client.close_keys(self._made, deadline=time.monotonic() + _CLOSE_SECONDS)
+        before = [existing.id for existing in self.existing.values() if existing.id]
+        if self._made or before:
+            self.session.client.close_keys(self._made, before, deadline=time.monotonic() + _CLOSE_SECONDS)
 
     def warn_if_unreachable(self, call: host.Call) -> None:
         """Once a process: previews send nothing, and should all the same say that an `up` would not work."""

@@ -324,9 +324,10 @@ class ControlPlane:
         renewed = self.core.find("action", model.uuid_in(reply.action_uri or ""))
         return Reply(self.core.shapes.action(renewed), 202, reply.action_uri)
 
-    def close_keys(self, keys: Sequence[str]) -> int:
-        """Close create keys ("Made once"); returns how many live services they belong to."""
-        return self.services.close_keys(list(keys))
+    def close_keys(self, keys: Sequence[str], services: Sequence[str] = ()) -> int:
+        """Close create keys ("Made once"), and those of services by uuid; returns how many live services that
+        concerns."""
+        return self.services.close_keys(keys, services)
 
     def announce_image(self, image: str) -> int:
         """An image was pushed; returns how many services are redeployed for it."""

@@ -86,7 +86,7 @@ _BODIES: dict[str, dict[str, Any]] = {
         },
     },
     "NodeClusterUpdate": {"properties": {"target_num_nodes": {"type": "integer"}, "tags": _NAMED_TAGS}},
-    "Keys": {"required": ["keys"], "properties": {"keys": _TEXTS}},
+    "Keys": {"required": ["keys"], "properties": {"keys": _TEXTS, "services": _TEXTS}},
     "Image": {"required": ["image"], "properties": {"image": {"type": "string"}}},
 }
 

@@ -120,10 +120,11 @@ async def _token(call: Call) -> Answer:
 
 
 async def _close_keys(call: Call) -> Answer:
-    keys = call.body.get("keys")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise BadRequest("keys must be a list of strings")
-    return Answer({"closed": call.control.close_keys(keys)})
+    given = {"keys": call.body.get("keys"), "services": call.body.get("services", [])}
+    for name, texts in given.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise BadRequest(f"{name} must be a list of strings")
+    return Answer({"closed": call.control.close_keys(**given)})
 
 
 async def _announce_image(call: Call) -> Answer:

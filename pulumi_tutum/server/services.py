@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -245,9 +245,12 @@ class Services:
             action = self.core.act(change, "Service Create", uri("service", service.uuid), request)
         return self._reply(service, action, 201)
 
-    def close_keys(self, keys: list[str]) -> int:
-        """The makers of these keys' services have them safe; returns how many live services that concerns."""
-        found = [self.records.services[u] for k in dict.fromkeys(keys) if (u := self.records.by_key.get(k))]
+    def close_keys(self, keys: Iterable[str], uuids: Iterable[str] = ()) -> int:
+        """The makers of these keys' services, and of these services, have them safe; returns how many live
+        services that concerns."""
+        named = dict.fromkeys([*uuids, *(self.records.by_key.get(key, "") for key in keys)])
+        services = [s for uuid in named if (s := self.records.services.get(uuid)) is not None]
+        found = [s for s in services if s.key and s.state not in ENDING]
         with self.records.change() as change:
             for service in found:
                 if not service.key_closed:

@@ -274,9 +274,13 @@ def test_create_keys(api: Api) -> None:
     }
     assert "adopt" in api.refused(409, "POST", f"{V1}/service/", json=body, headers=key)["error"]
     api.end(first.json()["uuid"])
-    api.ok("POST", f"{V1}/service/", 201, json=body, headers=key)
-    for bad in ({}, {"keys": "x"}, {"keys": [1]}, {"keys": None}):
-        api.refused(400, "POST", f"{V1}/key/close/", json=bad)
+    uuid = api.ok("POST", f"{V1}/service/", 201, json=body, headers=key)["uuid"]
+    assert api.ok("POST", f"{V1}/key/close/", json={"keys": [], "services": [uuid]}) == {"closed": 1}
+    api.refused(409, "POST", f"{V1}/service/", json=body, headers=key)
+    for wrong in ("x", [1], None):
+        for bad in ({"keys": wrong}, {"services": wrong}, {"keys": [], "services": wrong}):
+            api.refused(400, "POST", f"{V1}/key/close/", json=bad)
+    api.refused(400, "POST", f"{V1}/key/close/", json={})
 
 
 # -- role global

@@ -277,6 +277,23 @@ def test_keys_outlive_the_control_plane(
     assert_one(stack, direct, web=WEB)
 
 
+def test_what_a_killed_run_has_saved_is_closed_by_the_next_run(
+    server: Server, new_stack: Callable[..., Stack], direct: Client
+) -> None:
+    stack, other = new_stack(), new_stack()
+    replaced = {**WEB, "bindings": [{"container_path": "/data"}]}
+    stack.up(web=WEB, replaced=WEB)
+    stack.up(web=WEB, replaced=replaced)  # made under a key of its own
+    stack.end_run(kill=True)
+    changed = {**replaced, "autoredeploy": True}
+    stack.up(web=WEB, replaced=changed)
+    stack.end_run()
+    assert "adopt" in str(failure(server, other, web=WEB))
+    other.end_run(kill=True)
+    assert other.state == {}
+    assert_one(stack, direct, web=WEB, replaced=changed)
+
+
 def test_what_was_taken_over_can_be_replaced(stack: Stack, direct: Client) -> None:
     stack.up(web=WEB)
     made = stack.state.pop("web").id  # the engine died before it had saved this

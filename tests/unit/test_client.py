@@ -128,11 +128,13 @@ def test_bodies_and_parameters() -> None:
         client.redeploy_service(UUID, reuse_volumes=False)
         client.set_node_tags(UUID, ["front", "eu"])
         client.close_keys(["a", "b"])
+        client.close_keys(["a"], [UUID])
         client.create_service({"image": "a"}, key="k3y")
-    redeploy, tags, close, create = stub.calls
+    redeploy, tags, close, close_more, create = stub.calls
     assert redeploy.query == {"reuse_volumes": "false"}
     assert tags.body == {"tags": [{"name": "front"}, {"name": "eu"}]}
     assert close.body == {"keys": ["a", "b"]}
+    assert close_more.body == {"keys": ["a"], "services": [UUID]}
     assert create.body == {"image": "a"}
     assert create.headers["Idempotency-Key"] == "k3y"
 

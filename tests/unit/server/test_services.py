@@ -238,6 +238,10 @@ def test_a_key_makes_one_service() -> None:
             await plane.act(uuid, "terminate")
             again = await create({"image": "a"}, REQUEST, "key")
             assert (again.status, again.body["uuid"] != uuid) == (201, True)
+            keyless = await plane.create(name="keyless")
+            assert plane.control.close_keys(["key"], [again.body["uuid"], uuid, keyless, "no uuid"]) == 1
+            with pytest.raises(Conflict, match="adopt"):
+                await create({"image": "a"}, REQUEST, "key")
 
     run(test)
 

@@ -26,8 +26,10 @@ DELETE_FIRST = "__delete_before_replace"  # that resource option, from the const
 NAME_IS_AUTOMATIC = "__automatic_name"  # True when the program gave no name
 #: Key of the dict {UNSUPPORTED: type name} that the constructor puts where Pulumi cannot carry a value.
 UNSUPPORTED = "__unsupported"
-#: Hidden output: True when the last operation failed, so that a job counts as not run.
+#: Hidden output, there when the last operation failed, so that a job counts as not run: BUT_WAS_GOOD when the
+#: inputs in the state are those of the last success (the engine keeps them when an update fails), else True.
 FAILED = "__failed"
+BUT_WAS_GOOD = "update"
 
 #: What an automatic name may take from the resource's name; with the suffix that makes 63, the longest name.
 _STEM_LENGTH = 55

@@ -20,14 +20,14 @@ def outputs(
     inputs: Mapping[str, Any],
     containers: Iterable[Mapping[str, Any]] = (),
     *,
-    failed: bool = False,
+    failed: bool | str = False,
 ) -> dict[str, Any]:
     """The outputs for a service (detail shape).
 
     Args:
         inputs: what was declared; empty for a service that is only read.
         containers: those of the service, in list shape; needed when `has_dynamic_ports`.
-        failed: the operation failed; remembered for the next one.
+        failed: the operation failed; remembered for the next one (`desired.FAILED`).
     """
     out: dict[str, Any] = {}
     for name, value in desired.definition(service, inputs).items():
@@ -41,7 +41,7 @@ def outputs(
             out[name] = inputs[name]
     out[ENDPOINT_URIS] = endpoint_uris(service, containers)
     if failed:
-        out[desired.FAILED] = True
+        out[desired.FAILED] = failed
     return out
 
 

@@ -270,7 +270,8 @@ class ServiceProvider(ResourceProvider):
             in_place = [name for name, needs in changed.items() if needs != schema.REPLACE]
             return operation.reach(inputs, in_place, again=failed_before)
 
-        outs = _carry_out(call, state.session, inputs, work, rollback=None if failed_before else last_good)
+        was_good = olds.get(desired.FAILED) in (None, desired.BUT_WAS_GOOD)
+        outs = _carry_out(call, state.session, inputs, work, last_good=last_good if was_good else None)
         return UpdateResult(outs)
 
     # -- read --------------------------------------------------------------------------------------------
@@ -325,8 +326,8 @@ class ServiceProvider(ResourceProvider):
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Terminates the service and waits for its end. One that is gone already is what was wanted."""
         call, state, trouble = host.current(), self._state(), None
-        if id_ in state.taken_over:
         state.close_at_end()
+        if id_ in state.taken_over:
             # `up --replace` asks for a new service without a sign that it replaces one. As long as the old
             # one's key is open, that is the old one again; to delete it now would leave the resource
             # without any.
@@ -369,8 +370,8 @@ class _HostState:
         self.keys: dict[str, str] = {}
         self.taken_over: set[str] = set()
         self._lock = threading.Lock()
-        self._made: list[str] = []
         self._closes = False
+        self._made: list[str] = []
         self._looked = False
 
     def close_at_end(self, key: str = "") -> None:
@@ -496,12 +497,12 @@ def _carry_out(
     inputs: Mapping[str, Any],
     work: Callable[[Operation], Sequence[Mapping[str, Any]]],
     *,
-    rollback: Mapping[str, Any] | None = None,
+    last_good: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Does the work of a create or update, and returns the outputs.
 
     When it fails, and there is a service, that is kept in the state as it is now. With
-    `rollback_on_failure` the inputs `rollback` are applied again before.
+    `rollback_on_failure` the inputs of the last success, if there was one, are applied again before.
     """
     operation: Operation | None = None
     try:
@@ -520,11 +521,11 @@ def _carry_out(
             f"{os.path.basename(place.filename)}, line {place.lineno}"
         )
     message, declared = str(failure), inputs
-    if rollback is not None and inputs.get("rollback_on_failure") and operation and operation.service:
-        rolled_back = _roll_back(operation, failure, rollback)
+    if last_good is not None and inputs.get("rollback_on_failure") and operation and operation.service:
+        rolled_back = _roll_back(operation, failure, last_good)
         if rolled_back:
-            message, declared = f"{message}; {rolled_back}", rollback
-    _fail(call, operation, failure, message, declared)
+            message, declared = f"{message}; {rolled_back}", last_good
+    _fail(call, operation, failure, message, declared, was_good=last_good is not None)
 
 
 def _roll_back(operation: Operation, failure: TutumError, inputs: Mapping[str, Any]) -> str:
@@ -546,6 +547,8 @@ def _fail(
     failure: TutumError,
     message: str,
     inputs: Mapping[str, Any],
+    *,
+    was_good: bool,
 ) -> NoReturn:
     service: Mapping[str, Any] | None = operation.service if operation is not None else None
     if isinstance(failure, WaitError) and failure.service and message == str(failure):
@@ -558,7 +561,7 @@ def _fail(
     call.fail(
         message,
         id=str(service["uuid"]),
-        properties=outputs.outputs(service, inputs, failed=True),
+        properties=outputs.outputs(service, inputs, failed=desired.BUT_WAS_GOOD if was_good else True),
         reasons=reasons,
     )
 

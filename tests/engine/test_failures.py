@@ -166,8 +166,24 @@ def test_a_failed_update_is_kept_or_rolled_back(new_scenario: Callable[..., Scen
         assert live["running_num_containers"] == 2
     assert scenario.live("back-exit")["container_envvars"] == [{"key": "A", "value": "a"}]
 
-    # What was wanted is still wanted; with what there was before all are well again.
+    # What was wanted is still wanted. What is tried next, and fails, is rolled back as well.
     assert set(scenario.preview().ops) == set(ids)
+    scenario.program(
+        UPDATED,
+        """
+        update("kept", image="acme/web:missing", rollback_on_failure=True)
+        update("back", image="acme/api:missing", rollback_on_failure=True)
+        update("back-exit", image="acme/web:missing", rollback_on_failure=True)
+        """,
+    )
+    failed = scenario.up(ALL, fails=True)
+    for name in ids:
+        (message,) = failed.diagnostics("error", name)
+        assert "rolled back" in message
+        live = scenario.live(name)
+        assert (live["image_name"], live["state"], live["synchronized"]) == ("acme/web:1", "Running", True)
+
+    # With what there was before all are well again.
     scenario.program(
         UPDATED,
         """

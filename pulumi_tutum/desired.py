@@ -35,6 +35,9 @@ BUT_WAS_GOOD = "update"
 _STEM_LENGTH = 55
 _SUFFIX_LENGTH = 7
 
+#: `container_envvars.MODE`, `container_envvars["MODE"]`
+_PATH_OF_KEY = re.compile(r'(\w+)(?:\.([^.\[\]]+)|\["([^"]+)"\])')
+
 _ALL_INPUTS = {**schema.INPUTS, **schema.OPTIONS}
 
 
@@ -133,13 +136,23 @@ def ignore(inputs: dict[str, Any], ignored: Collection[str], found: Mapping[str,
 
     Args:
         ignored: paths of the resource option `ignore_changes`. The engine has seen to changes in the program,
-            at any depth; left is what somebody else has changed, which it does not know.
+            at any depth; left is what somebody else has changed, which it does not know. (In lists, whose
+            places say nothing about what somebody else has put there, that is not left to him.)
     """
     for name in schema.INPUTS:
         if name in ignored or "*" in ignored:
-            inputs.pop(name, None)
-            if found.get(name) is not None:
-                inputs[name] = found[name]
+            _leave(inputs, name, found)
+    for match in filter(None, map(_PATH_OF_KEY.fullmatch, ignored)):
+        name, key = match[1], match[2] or match[3]
+        if isinstance(inputs.get(name), Mapping) and isinstance(found.get(name), Mapping):
+            inputs[name] = dict(inputs[name])
+            _leave(inputs[name], key, found[name])
+
+
+def _leave(bag: dict[str, Any], key: str, found: Mapping[str, Any]) -> None:
+    bag.pop(key, None)
+    if found.get(key) is not None:
+        bag[key] = found[key]
 
 
 def replaced(changed: Mapping[str, str]) -> list[str]:

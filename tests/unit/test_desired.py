@@ -127,6 +127,26 @@ def test_adopt_counts_only_at_the_beginning_and_options_need_no_request() -> Non
     assert desired.changes(inputs(), inputs(wait=unknown())) == {"wait": schema.PATCH}
 
 
+@pytest.mark.parametrize(
+    ("ignored", "variables"),
+    [
+        ([], {"A": "1", "B": "2"}),
+        (["container_envvars"], {"A": "9", "C": "3"}),
+        (["*"], {"A": "9", "C": "3"}),
+        (["container_envvars.A"], {"A": "9", "B": "2"}),
+        (['container_envvars["A"]', 'container_envvars["B"]'], {"A": "9"}),
+        (["container_envvars.C"], {"A": "1", "B": "2", "C": "3"}),
+        (["healthcheck.http", "tags[0]", "image.A", "container_envvars.A.b"], {"A": "1", "B": "2"}),
+    ],
+)
+def test_what_is_ignored_is_left_to_others(ignored: list[str], variables: dict[str, str]) -> None:
+    wanted = inputs(container_envvars={"A": "1", "B": "2"}, tags=["t"])
+    before = dict(wanted)
+    desired.ignore(wanted, ignored, inputs(container_envvars={"A": "9", "C": "3"}, tags=["t"]))
+    assert wanted == {**before, "container_envvars": variables}
+    assert before["container_envvars"] == {"A": "1", "B": "2"}
+
+
 FIXED = [{"protocol": "tcp", "inner_port": 80, "outer_port": 8080}]
 DYNAMIC = [{"protocol": "tcp", "inner_port": 80, "published": True}]
 

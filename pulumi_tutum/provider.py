@@ -238,8 +238,8 @@ class ServiceProvider(ResourceProvider):
                 if urn:
                     key = state.keys.get(urn) or desired.create_key(urn, state.session.namespace)
                 _make(operation, inputs, key)
-                if operation.seen["state"] != lifecycle.NOT_RUNNING:
-                    state.taken_over.add(operation.uuid)
+            if "adopt" in inputs or operation.seen["state"] != lifecycle.NOT_RUNNING:
+                state.taken_over.add(operation.uuid)
             return operation.reach(inputs)
 
         try:
@@ -327,10 +327,11 @@ class ServiceProvider(ResourceProvider):
         """Terminates the service and waits for its end. One that is gone already is what was wanted."""
         call, state, trouble = host.current(), self._state(), None
         state.close_at_end()
-        if id_ in state.taken_over:
-            # `up --replace` asks for a new service without a sign that it replaces one. As long as the old
-            # one's key is open, that is the old one again; to delete it now would leave the resource
-            # without any.
+        if call.urn and id_ in state.taken_over:
+            # The engine believes that it was another one. `up --replace` asks for a new service without a
+            # sign that it replaces one: where that is adopted, or has an open key, it is the old one again.
+            # So it is when a program hands a service from one resource to another by `adopt`. To delete it
+            # now would leave the resource without any.
             return
         try:
             operation = Operation(state.session, call, props)
@@ -360,7 +361,7 @@ class _HostState:
         session: the account and its connections.
         existing: URN -> what is known of the service that it has.
         keys: URN -> the create key of the service that is to be made for it.
-        taken_over: ids of services that `create` returned and that had been running before, until they are
+        taken_over: ids of services that `create` returned and that had been there before, until they are
             compared: then they are in the state.
     """
 

@@ -637,6 +637,24 @@ def test_an_adopted_service_can_be_replaced_later(stack: Stack, client: Client) 
     assert client.get_service(made["uuid"])["state"] == "Terminated"
 
 
+def test_a_service_that_is_handed_on_is_not_terminated(stack: Stack, client: Client) -> None:
+    """The engine deletes the old resource when the new one has adopted its service, and so it does where `up
+    --replace` makes a resource anew that adopts."""
+    made = client.create_service({"image": "acme/web", "name": "handed-on"})["uuid"]
+    stack.up(web={**WEB, "adopt": made})
+    stack.end_run()
+    assert stack.up(front={**WEB, "adopt": made}) == {"front": "create", "web": "delete"}
+    assert client.get_service(made)["state"] == "Running"
+    stack.end_run()
+    old = stack.state["front"]
+    stack.create("front", stack.check("front", {}, {**WEB, "adopt": made}))
+    stack.delete("front", old)
+    assert client.get_service(made)["state"] == "Running"
+    stack.end_run()
+    stack.destroy()
+    assert client.get_service(made)["state"] == "Terminated"
+
+
 # -- made once ---------------------------------------------------------------------------------------------
 
 

@@ -156,6 +156,8 @@ class ServiceProvider(ResourceProvider):
 
     def _living(self, existing: _Existing) -> str:
         """The id of a service that is about to be replaced; "" when it is gone."""
+        if self._state().unreachable:
+            return existing.id
         try:
             reference = existing.id or existing.name
             found = self._state().session.find(reference, deadline=time.monotonic() + _LOOK_SECONDS)
@@ -167,6 +169,9 @@ class ServiceProvider(ResourceProvider):
 
     def _announce_adoption(self, call: host.Call, inputs: dict[str, Any]) -> list[Problem]:
         """Says which service will be adopted, or returns why it cannot be; its name becomes an input."""
+        if self._state().unreachable:
+            call.warn(f"adopts service {inputs['adopt']!r}, which cannot be looked at now")
+            return []
         try:
             found = self._state().session.find(inputs["adopt"], deadline=time.monotonic() + _LOOK_SECONDS)
         except (NotFound, Conflict, ValidationError) as error:
@@ -363,6 +368,7 @@ class _HostState:
         keys: URN -> the create key of the service that is to be made for it.
         taken_over: ids of services that `create` returned and that had been there before, until they are
             compared: then they are in the state.
+        unreachable: no control plane answered when the first resource was checked.
     """
 
     def __init__(self, session: Session) -> None:
@@ -370,6 +376,7 @@ class _HostState:
         self.existing: dict[str | None, _Existing] = {}
         self.keys: dict[str, str] = {}
         self.taken_over: set[str] = set()
+        self.unreachable = False
         self._lock = threading.Lock()
         self._closes = False
         self._made: list[str] = []
@@ -412,6 +419,7 @@ class _HostState:
         try:
             socket.create_connection((address.hostname or "", port), timeout=_CONNECT_SECONDS).close()
         except OSError:
+            self.unreachable = True
             call.warn(
                 f"no control plane answers at {address.geturl()}: start one with `pulumi-tutum serve`, "
                 "or set TUTUM_REST_HOST (or tutum:restHost)"

@@ -3,6 +3,7 @@ plane.)"""
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -153,6 +154,26 @@ def test_a_replacement_made_beside_the_old_one_has_a_name_of_its_own(provider: S
     option: dict[str, Any] = {desired.DELETE_FIRST: True}
     forced = checked(provider, bindings=[{"container_path": "/x"}], **option)
     assert forced["name"] == old["name"]
+
+
+def test_a_control_plane_that_is_down_is_tried_once(
+    provider: ServiceProvider, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each further look would take the seconds for which a refused connection is tried again."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("TUTUM_REST_HOST", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("TUTUM_AUTH", "ApiKey bob:k3y")
+        checked(provider, adopt="legacy")
+        for number in range(3):
+            urn: dict[str, Any] = {desired.URN: f"{URN}{number}"}
+            old = checked(provider, **urn)
+            new = checked(provider, old, bindings=[{"container_path": "/x"}], **urn)
+            assert provider.diff(UUID, live(old), new | urn).replaces == ["bindings"]
+            assert checked(provider, bindings=[{"container_path": "/x"}], **urn)["name"] != old["name"]
+    down, adoption = capsys.readouterr().err.splitlines()
+    assert "no control plane answers" in down
+    assert "adopts service 'legacy', which cannot be looked at now" in adoption
 
 
 # -- diff --------------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import inspect
+import math
 import os
 import re
 import typing
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
 import pulumi
@@ -337,13 +338,26 @@ _TYPE = "pulumi-python:dynamic/tutum:Service"
 
 def _sendable(name: str, value: Any) -> Any:
     """An argument as the engine can carry it."""
-    if name == "linked_to_service" and isinstance(value, (list, tuple)):
-        return [_link(item) for item in value]
+    value = _awaited(value)
+    if name == "linked_to_service" and isinstance(value, (list, tuple, set, frozenset)):
+        return [_link(item) for item in _ordered(value)]
     if name == "linked_to_service" and isinstance(value, pulumi.Output):
         return value.apply(lambda resolved: _sendable(name, resolved))
     if name == "container_envvars" and isinstance(value, (list, tuple)):
         return _carried(_environment(value))
     return _carried(value)
+
+
+def _awaited(value: Any) -> Any:
+    """What is awaited as an Output, so that what comes of it is spelled, too."""
+    return pulumi.Output.from_input(value) if isinstance(value, Awaitable) else value
+
+
+def _ordered(items: Collection[Any]) -> Sequence[Any]:
+    """The items as a sequence; those of a set in an order that each run has anew."""
+    if not isinstance(items, (set, frozenset)):
+        return list(items)
+    return sorted(items, key=lambda i: i.pulumi_resource_name if isinstance(i, Service) else str(i))
 
 
 def _environment(entries: Sequence[Any]) -> Any:
@@ -362,13 +376,14 @@ def _environment(entries: Sequence[Any]) -> Any:
 
 def _link(item: Any) -> Any:
     """A link; where its target is a Service object it gets its default name."""
+    item = _awaited(item)
     if isinstance(item, pulumi.Output):
         return item.apply(_link)
     if isinstance(item, (Service, ServiceDetails)):
         item = {"to_service": item}
     if not isinstance(item, Mapping):
         return _carried(item)
-    target = item.get("to_service")
+    target = _awaited(item.get("to_service"))
     if item.get("name") is None:
         if isinstance(target, Service):
             item = {**item, "name": _link_name(target)}
@@ -385,9 +400,10 @@ def _link_name(target: Service) -> str:
 def _carried(value: Any) -> Any:
     """Any value as Pulumi can carry it; what it cannot carry becomes a mark of its type."""
     if isinstance(value, str) and not _is_unicode(value):
-        return {desired.UNSUPPORTED: "str with surrogates, which is no Unicode"}
+        return _mark("str with surrogates, which is no Unicode")
     if value is None or isinstance(value, (bool, str)) or schema.is_unknown(value):
         return value.value if isinstance(value, enum.Enum) else value
+    value = _awaited(value)
     if isinstance(value, Service):
         # Before engine 3.260 or so, previews do not know the id of what is only read; the outputs they do.
         return value.uuid if value._is_read else value.id
@@ -395,24 +411,22 @@ def _carried(value: Any) -> Any:
         return value.uuid
     if isinstance(value, pulumi.Output):
         return value.apply(_carried)
-    if isinstance(value, (Awaitable, pulumi.Resource)):
+    if isinstance(value, pulumi.Resource):
         return value
     if isinstance(value, enum.Enum):
         return _carried(value.value)
     if isinstance(value, int):
         # All numbers travel as floats, and a larger one would come out as another.
-        return value if abs(value) < 2**53 else _mark(value)
+        return value if abs(value) < 2**53 else _mark("int of more than 53 bits")
     if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else _mark(value)
+        return value if math.isfinite(value) else _mark(f"float {value}")
     if isinstance(value, os.PathLike):
         return _carried(os.fspath(value))
     if isinstance(value, Mapping):
         return {_key(key): _carried(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_carried(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return [_carried(item) for item in sorted(value, key=str)]
-    return _mark(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_carried(item) for item in _ordered(value)]
+    return _mark(type(value).__name__)
 
 
 def _key(key: Any) -> str:
@@ -431,8 +445,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _mark(value: Any) -> dict[str, str]:
-    return {desired.UNSUPPORTED: type(value).__name__}
+def _mark(kind: str) -> dict[str, str]:
+    return {desired.UNSUPPORTED: kind}
 
 
 def _urn(resource_name: str, parent: pulumi.Resource | None) -> Awaitable[str | None]:

@@ -7,6 +7,7 @@ import enum
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,6 +182,30 @@ def test_a_service_stands_for_its_id_wherever_it_is() -> None:
     assert inputs(recorder, "late")["linked_to_service"] == [named]
 
 
+def test_sets_and_what_is_awaited_are_spelled_like_the_rest() -> None:
+    async def late(value: Any) -> Any:
+        return value
+
+    def program() -> None:
+        a, b = (tutum.Service(name, image="x") for name in ("a", "b"))
+        ways: dict[str, Any] = {
+            "set": {b, a},
+            "awaited": late([a, {"to_service": late(b)}]),
+            "awaited-items": [late(a), {"to_service": late(b)}],
+        }
+        for name, links in ways.items():
+            tutum.Service(name, image="x", linked_to_service=links, tags=late({"t"}), memory=late(math.nan))
+
+    recorder = run(program)
+    ids = [f"{number}0000000-0000-4000-8000-000000000000" for number in (1, 2)]
+    for name in ("set", "awaited", "awaited-items"):
+        sent = inputs(recorder, name)
+        links = [{"to_service": id, "name": link} for id, link in zip(ids, "ab", strict=True)]
+        assert sent["linked_to_service"] == links, name
+        assert sent["tags"] == ["t"]
+        assert [str(problem) for problem in desired.problems(sent)] == ["memory: cannot be of type float nan"]
+
+
 class _Protocol(enum.Enum):
     TCP = "tcp"
 
@@ -212,12 +237,12 @@ def test_malformed_values_in_outputs_reach_check_too() -> None:
         ({"container_ports": [object()]}, "container_ports[0]: cannot be of type object"),
         (
             {"container_ports": [{"inner_port": 2**60, "protocol": "tcp"}]},
-            "container_ports[0].inner_port: cannot be",
+            "container_ports[0].inner_port: cannot be of type int of more than 53 bits",
         ),
         ({"bindings": [{"container_path": b"/x"}]}, "bindings[0].container_path: cannot be of type bytes"),
         ({"container_envvars": {"A": lambda: 1}}, "container_envvars.A: cannot be of type function"),
         ({"container_envvars": {None: "x"}}, "container_envvars: a variable's name must be"),
-        ({"memory": float("nan")}, "memory: cannot be of type float"),
+        ({"memory": float("nan")}, "memory: cannot be of type float nan"),
         ({"container_envvars": {"A": "\udcff"}}, "container_envvars.A: cannot be of type str with"),
         ({"container_envvars": {"\udcff": "x"}}, "container_envvars: a variable's name must be"),
         ({"linked_to_service": 5}, "linked_to_service: must be a list"),

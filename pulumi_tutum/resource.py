@@ -379,7 +379,7 @@ def _link(item: Any) -> Any:
     item = _awaited(item)
     if isinstance(item, pulumi.Output):
         return item.apply(_link)
-    if isinstance(item, (Service, ServiceDetails)):
+    if isinstance(item, (Service, ServiceDetails, str)):
         item = {"to_service": item}
     if not isinstance(item, Mapping):
         return _carried(item)

@@ -158,6 +158,8 @@ def test_a_service_stands_for_its_id_wherever_it_is() -> None:
                 pulumi.Output.from_input(db),
                 db,
                 {"to_service": UUID},
+                UUID,
+                pulumi.Output.from_input(UUID),
                 pulumi.Output.from_input(UUID).apply(lambda uuid: {"to_service": uuid}),
             ],
             bindings=[{"volumes_from": db}, {"volumes_from": pulumi.Output.from_input(db)}],
@@ -175,8 +177,7 @@ def test_a_service_stands_for_its_id_wherever_it_is() -> None:
         named,
         named,
         named,
-        {"to_service": UUID},
-        {"to_service": UUID},
+        *[{"to_service": UUID}] * 4,
     ]
     assert inputs(recorder)["bindings"] == [{"volumes_from": db}, {"volumes_from": db}]
     assert inputs(recorder, "late")["linked_to_service"] == [named]
@@ -247,6 +248,7 @@ def test_malformed_values_in_outputs_reach_check_too() -> None:
         ({"container_envvars": {"\udcff": "x"}}, "container_envvars: a variable's name must be"),
         ({"linked_to_service": 5}, "linked_to_service: must be a list"),
         ({"linked_to_service": [5]}, "linked_to_service[0]: must be an object"),
+        ({"linked_to_service": ["db"]}, "linked_to_service[0].to_service: must be a Service, a uuid or"),
         ({"tags": 5, "image": None}, "image: is required"),
     ],
 )

@@ -208,9 +208,9 @@ class ServiceProvider(ResourceProvider):
         urn = call.urn or news.get(desired.URN)
         if urn:
             state.existing[urn] = _Existing(str(olds.get("name", "")), id_, delete_first)
-        if "bindings" in replaces and desired.has_volumes(olds) and call.preview is not False:
+        if replaces and desired.has_volumes(olds) and call.preview is not False:
             call.warn(
-                f"a change of bindings replaces service {olds.get('name')!r}: "
+                f"a change of {' and '.join(replaces)} replaces service {olds.get('name')!r}: "
                 "the volumes of the old one, and the data in them, are destroyed"
             )
         faults = desired.faults(olds, news) if "state" in olds else []

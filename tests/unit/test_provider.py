@@ -234,10 +234,18 @@ def test_a_service_that_is_not_as_wanted_is_a_change(
     assert provider.diff(UUID, live(inputs, **attributes), inputs).changes is changes
 
 
-def test_bindings_are_warned_about(provider: ServiceProvider, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"bindings": [{"container_path": "/y"}]}, {"name": "other"}, {"deployment_strategy": "EVERY_NODE"}],
+)
+def test_lost_volumes_are_warned_about(
+    provider: ServiceProvider, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
     inputs = checked(provider, bindings=[{"container_path": "/x"}])
-    provider.diff(UUID, live(inputs), {**inputs, "bindings": [{"container_path": "/y"}]})
-    assert "the volumes of the old one, and the data in them, are destroyed" in capsys.readouterr().err
+    provider.diff(UUID, live(inputs), {**inputs, **change})
+    warning = capsys.readouterr().err
+    assert f"a change of {next(iter(change))} replaces service" in warning
+    assert "the volumes of the old one, and the data in them, are destroyed" in warning
 
 
 @pytest.mark.parametrize(

@@ -422,10 +422,10 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def from_row(kind: str, row: Mapping[str, Any]) -> Record:
-    """The record that was stored. Fields that a newer patch release added have their default."""
+    """The record that was stored, perhaps by another patch release: fields that it did not have get their
+    default, and those that it had in addition are left out, here and in what the record holds."""
     cls: Any = RECORDS[kind]
-    known = {name for name, _ in _fields(cls)}
-    values = {name: value for name, value in row.items() if name in known}
+    values = _known(cls, row)
     for name in ("queue", "finished", "linked", "tags", "backend_tags"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
@@ -440,10 +440,15 @@ def from_row(kind: str, row: Mapping[str, Any]) -> Record:
     return record
 
 
+def _known(cls: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a stored object that its class knows."""
+    return {name: row[name] for name, _ in _fields(cls) if name in row}
+
+
 def _spec(row: Mapping[str, Any]) -> ContainerSpec:
-    values = dict(row)
-    values["ports"] = tuple(PortSpec(**p) for p in row.get("ports", ()))
-    values["volumes"] = tuple(VolumeSpec(**v) for v in row.get("volumes", ()))
+    values = _known(ContainerSpec, row)
+    values["ports"] = tuple(PortSpec(**_known(PortSpec, p)) for p in row.get("ports", ()))
+    values["volumes"] = tuple(VolumeSpec(**_known(VolumeSpec, v)) for v in row.get("volumes", ()))
     values["links"] = tuple(
         LinkSpec(
             link["name"], tuple((int(n), str(u)) for n, u in link["containers"]), link.get("service_uuid", "")
@@ -455,7 +460,7 @@ def _spec(row: Mapping[str, Any]) -> ContainerSpec:
 
 
 def _image_info(row: Mapping[str, Any]) -> ImageInfo:
-    values = dict(row)
+    values = _known(ImageInfo, row)
     values["ports"] = tuple((p, int(n)) for p, n in row.get("ports", ()))
     values["volumes"] = tuple(row.get("volumes", ()))
     return ImageInfo(**values)

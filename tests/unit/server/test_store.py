@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sqlite3
@@ -115,6 +116,34 @@ def test_a_killed_server_leaves_its_log_behind_and_nothing_is_lost(tmp_path: Pat
     store = SqliteStore(tmp_path)
     assert [row.id for row in store.load()] == [str(i) for i in range(50)]
     store.close()
+
+
+def test_fields_of_another_release_do_no_harm(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = SqliteStore(tmp_path)
+        async with Plane(store=store) as plane:
+            ports = [{"protocol": "tcp", "inner_port": 80, "published": True}]
+            uuid = await plane.up(container_ports=ports, bindings=[{"container_path": "/data"}])
+            before = plane.containers(uuid)
+        store = SqliteStore(tmp_path)
+        rows = [Row(row.kind, row.id, row.seq, _with_more(row.data)) for row in store.load()]
+        assert any("volumes" in row.data for row in rows)
+        store.write(rows, [])
+        async with Plane(store=store) as plane:
+            assert plane.containers(uuid) == before
+
+    run(test)
+
+
+def _with_more(data: str) -> str:
+    """A row as a release stores it that knows more."""
+    row = json.loads(data)
+    spec = row.get("spec") or {}
+    for record in (row, *(row[name] for name in ("spec", "info", "image_info") if row.get(name))):
+        record["more"] = 1
+    for record in (*spec.get("ports", ()), *spec.get("volumes", ())):
+        record["more"] = 1
+    return json.dumps(row)
 
 
 def test_a_locked_database_is_a_503_and_changes_nothing(tmp_path: Path) -> None:

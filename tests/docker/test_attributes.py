@@ -71,6 +71,13 @@ def test_image_name_and_labels(real: Real) -> None:
     assert shown["name"] == "web-1"
 
 
+def test_the_longest_name(real: Real) -> None:
+    """A host's name may not be as long as that of the second container of such a service."""
+    service = real.run(name="n" * 63, target_num_containers=2)
+    assert [c["name"] for c in real.containers(service)] == [f"{'n' * 63}-1", f"{'n' * 63}-2"]
+    assert [real.sh(service, "hostname", n) for n in (1, 2)] == [f"{'n' * 61}-1\n", f"{'n' * 61}-2\n"]
+
+
 def test_entrypoint_and_command(real: Real) -> None:
     words = """entry.sh 'two words' "it's" -x"""
     service = real.run(entrypoint='sh -c \'printf "%s|" "$@"; echo; exec sleep 1000\'', run_command=words)

@@ -33,6 +33,10 @@ from ...errors import BackendError, Problem
 CREATED, RUNNING, RESTARTING, EXITED, GONE = "created", "running", "restarting", "exited", "gone"
 
 
+#: As a label of the DNS; Linux itself takes one more.
+LONGEST_HOSTNAME = 63
+
+
 @dataclass(frozen=True)
 class PortSpec:
     """A port of one container. `outer_port` is a number when published (already chosen by the control
@@ -68,7 +72,7 @@ class ContainerSpec:
     """Everything a backend needs to make one container. Environment is final (merged, expanded)."""
 
     uuid: str
-    name: str  # "web-1": also the host name
+    name: str  # "web-1"
     service_uuid: str
     service_name: str
     ordinal: int
@@ -93,6 +97,12 @@ class ContainerSpec:
     #: links to the service that are known, and its name without the suffix that Pulumi put to it.
     linked_as: tuple[str, ...] = ()
     short_name: str = ""
+
+    @property
+    def hostname(self) -> str:
+        """The name; where that is longer than a host's may be, its beginning and the ordinal."""
+        number = f"-{self.ordinal}"
+        return self.name.removesuffix(number)[: LONGEST_HOSTNAME - len(number)] + number
 
 
 @dataclass(frozen=True)

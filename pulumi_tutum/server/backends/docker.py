@@ -680,7 +680,7 @@ class DockerBackend:
             entrypoint=command.entrypoint,
             working_dir=spec.working_dir,
             environment=[f"{name}={value}" for name, value in spec.environment.items()],
-            hostname=spec.name,
+            hostname=spec.hostname,
             labels=labels(self._server_id, spec),
             ports=[(port.inner_port, port.protocol) for port in spec.ports] if bridge else None,
             healthcheck=native_check(spec.healthcheck),

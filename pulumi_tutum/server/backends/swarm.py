@@ -921,7 +921,7 @@ class SwarmBackend:
             "Labels": made,
             "Command": command.entrypoint,
             "Args": command.arguments,
-            "Hostname": spec.name,
+            "Hostname": spec.hostname,
             "Env": [f"{name}={value}" for name, value in spec.environment.items()],
             "Dir": spec.working_dir,
             "Mounts": self._mounts(spec),

@@ -101,6 +101,8 @@ def unfit(definition: Mapping[str, Any]) -> Iterator[Problem]:
     memory = definition.get("memory")
     if memory is not None and memory < LEAST_MEMORY:
         yield Problem("memory", f"must be {LEAST_MEMORY} or more: the Docker Engine takes no less")
+    if definition.get("cpu_shares") == 1:
+        yield Problem("cpu_shares", "must be 2 or more, or 0 for the default: the kernel takes no less")
     for name in ("entrypoint", "run_command"):
         try:
             shlex.split(definition.get(name) or "")

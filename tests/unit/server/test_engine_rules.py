@@ -122,6 +122,8 @@ def test_what_no_engine_takes_is_refused() -> None:
     assert backend.refuse({"memory": 5}) == [
         Problem("memory", "must be 6 or more: the Docker Engine takes no less")
     ]
+    assert [p.path for p in backend.refuse({"cpu_shares": 1})] == ["cpu_shares"]
+    assert backend.refuse({"cpu_shares": 0}) == backend.refuse({"cpu_shares": 2}) == []
     assert [p.path for p in backend.refuse({"entrypoint": "it's", "run_command": '"'})] == [
         "entrypoint",
         "run_command",

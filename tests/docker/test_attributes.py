@@ -276,6 +276,14 @@ def test_changed_links_are_seen_by_containers_that_run(real: Real) -> None:
     assert real.one(client).id == identity
 
 
+def test_links_of_a_service_in_the_hosts_network(real: Real) -> None:
+    db = real.run("test/redis", name="db", target_num_containers=2)
+    link = {"to_service": db["resource_uri"], "name": "DB"}
+    client = real.run(network="host", linked_to_service=[link])
+    for host in ("DB", "db-2", "$DB_1_PORT_6379_TCP_ADDR"):
+        assert real.sh(client, f"echo PING | timeout 5 nc {host} 6379") == "+PONG\r\n"
+
+
 def test_two_services_link_to_each_other(real: Real) -> None:
     one, two = real.run(name="one"), real.run(name="two")
     real.patch(one, linked_to_service=[{"to_service": two["resource_uri"], "name": "two"}])

@@ -669,6 +669,7 @@ class DockerBackend:
             privileged=spec.privileged,
             restart_policy={"Name": _RESTART[spec.autorestart]},
             init=command.init,
+            extra_hosts=self._hosts(spec) if not bridge else None,
         )
         networking = None
         if bridge:
@@ -690,6 +691,19 @@ class DockerBackend:
         # docker-py's own parameter for it is refused by engines that it believes to be too old.
         config["StopTimeout"] = self._stop_seconds
         return config
+
+    def _hosts(self, spec: ContainerSpec) -> list[str]:
+        """The names of links for a container in the machine's own network, which has no DNS of the engine's:
+        with the addresses of now, in its /etc/hosts."""
+        found = []
+        for link in spec.links:
+            for ordinal, uuid in link.containers:
+                target = self._containers.get(uuid)
+                if target is not None and target.seen.address and target.seen.node == spec.node:
+                    names = (link.name, f"{link.name}-{ordinal}")
+                    both = dict.fromkeys((*names, *map(str.lower, names)))
+                    found += [f"{name}:{target.seen.address}" for name in both]
+        return found
 
     def _mounts(self, spec: ContainerSpec) -> tuple[list[Any], list[str]]:
         made = {SERVER: self._server_id, SERVICE: spec.service_uuid}

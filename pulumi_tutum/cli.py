@@ -273,6 +273,7 @@ def ps(ctx: click.Context, everything: bool, state: str | None, as_json: bool) -
             )
             for service in services
         ),
+        spare=("PUBLIC DNS", "DEPLOYED"),
     )
 
 
@@ -710,15 +711,26 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> None:
+    """Prints a table.
+
+    Args:
+        spare: headings of columns that a narrow terminal does without, the first one first.
+    """
     # In a pipe nothing is cut: rich would assume 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 100_000, highlight=False)
+    cells = [["-" if value is None or value == "" else str(value) for value in row] for row in rows]
+    columns = {heading: [row[i] for row in cells] for i, heading in enumerate(headings)}
+    for heading in spare:
+        widths = [max(map(len, [name, *column])) for name, column in columns.items()]
+        if sum(widths) + 2 * len(widths) > console.width:
+            del columns[heading]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
+    for heading in columns:
         table.add_column(heading, overflow="fold")
-    for row in rows:
+    for row in zip(*columns.values(), strict=True):
         # As Text, so that square brackets in a value are not taken for markup.
-        table.add_row(*(Text("-" if value is None or value == "" else str(value)) for value in row))
+        table.add_row(*map(Text, row))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -3,6 +3,7 @@ shows."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+import pexpect
 import pytest
 from click.testing import CliRunner, Result
 
@@ -113,6 +115,38 @@ def test_ps_as_a_table_and_as_json(run: Run, web: dict[str, Any]) -> None:
     assert web["public_dns"] == row.split()[-1]
     listed = json.loads(run("ps", "--json").stdout)
     assert web["uuid"] in [service["uuid"] for service in listed]
+
+
+@pytest.mark.parametrize(
+    ("width", "headings"),
+    [
+        (80, ["NAME", "UUID", "STATE", "CONTAINERS", "IMAGE"]),
+        (110, ["NAME", "UUID", "STATE", "CONTAINERS", "IMAGE", "DEPLOYED"]),
+        (160, ["NAME", "UUID", "STATE", "CONTAINERS", "IMAGE", "DEPLOYED", "PUBLIC", "DNS"]),
+    ],
+)
+def test_ps_fits_a_terminal(
+    run: Run, server: Server, client: Client, width: int, headings: list[str]
+) -> None:
+    service = client.create_service({"image": "tutum/wordpress-stackable", "name": f"wide-{width}"})
+    assert run("start", service["uuid"]).exit_code == 0
+    environ = environment(server) | {"TERM": "xterm"}
+    terminal = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "ps"],
+        env=environ,
+        dimensions=(24, width),
+        encoding="utf-8",
+        timeout=100,
+    )
+    with contextlib.closing(terminal):
+        shown = terminal.read()
+    assert run("terminate", service["uuid"]).exit_code == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert lines[0].split() == headings
+    (row,) = (line for line in lines if line.startswith(f"wide-{width} "))
+    assert "tutum/wordpress-stackable:latest" in row
+    assert max(map(len, lines)) <= width
 
 
 def test_ps_leaves_the_dead_out_unless_asked(run: Run, web: dict[str, Any]) -> None:

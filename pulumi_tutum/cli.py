@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
+import io
 import json
 import os
 import shlex
@@ -24,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 try:
     import click
@@ -72,6 +74,14 @@ class _Commands(click.Group):
         except TutumError as error:
             _tell(error)
             ctx.exit(_exit_code(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click's own: it ends without a word
+            click.echo(f"pulumi-tutum: cannot write the output: {error.strerror}", err=True)
+            # Else Python tries once more at its end, and complains.
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            ctx.exit(FAILED)
 
 
 def _tell(error: TutumError, about: str = "") -> None:
@@ -101,6 +111,10 @@ def _exit_code(error: TutumError) -> int:
 @click.pass_context
 def main(ctx: click.Context, rest_host: str | None) -> None:
     """Tutum services: run a control plane, look at what it runs, and act on it."""
+    for output in (sys.stdout, sys.stderr):
+        # Logs may have characters that the terminal's encoding has not.
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
     ctx.obj = {"rest_host": rest_host}
 
 
@@ -473,7 +487,7 @@ def _settle(waiter: Waiter, service: Mapping[str, Any], action: str, deadline: f
         return False if now["state"] in lifecycle.STABLE else None
 
     def progress(text: str) -> None:
-        if sys.stderr.isatty():
+        if _is_terminal(sys.stderr):
             click.echo(f"{service['name']}: {text}", err=True)
 
     return waiter.wait(
@@ -707,6 +721,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _is_terminal(output: TextIO | None) -> bool:
+    # None: it was closed by whoever started us.
+    return output is not None and output.isatty()
+
+
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 
@@ -718,7 +737,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequen
         spare: headings of columns that a narrow terminal does without, the first one first.
     """
     # In a pipe nothing is cut: rich would assume 80 columns.
-    console = Console(width=None if sys.stdout.isatty() else 100_000, highlight=False)
+    console = Console(width=None if _is_terminal(sys.stdout) else 100_000, highlight=False)
     cells = [["-" if value is None or value == "" else str(value) for value in row] for row in rows]
     columns = {heading: [row[i] for row in cells] for i, heading in enumerate(headings)}
     for heading in spare:

@@ -220,6 +220,37 @@ def test_a_broken_pipe_is_no_drama(server: Server, run: Run, web: dict[str, Any]
         assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">/dev/full", 1, "pulumi-tutum: cannot write the output: No space left on device\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written(
+    server: Server, web: dict[str, Any], redirection: str, code: int, said: str
+) -> None:
+    for arguments in (["ps"], ["inspect", "--json", web["name"]]):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, *arguments],
+            env=environment(server),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_characters_that_the_terminal_has_not(server: Server, run: Run, web: dict[str, Any]) -> None:
+    assert run("start", web["name"]).exit_code == 0
+    done = subprocess.run(
+        [*COMMAND, "exec", web["name"], "echo", "gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n \N{CHECK MARK}"],
+        env=environment(server) | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b"gr\xfcn \\u2713\n"
+
+
 def test_exec(run: Run, web: dict[str, Any]) -> None:
     assert run("exec", web["name"], "echo", "hello").exit_code == 3
     assert run("start", web["name"]).exit_code == 0

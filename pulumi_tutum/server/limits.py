@@ -17,6 +17,7 @@ import resource
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEAD_BYTES = 64 * 1024
@@ -147,6 +148,10 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         await super().run_asgi()
 
     async def send(self, message: Any) -> None:
+        if self.close_sent and message["type"] == "websocket.send":
+            # The connection was given up (no answer to a ping, a broken frame), which the application is
+            # about to hear: the base class would call it the application's mistake.
+            raise ClientDisconnected
         texts = message.get("texts")
         if texts is None:
             await super().send(message)

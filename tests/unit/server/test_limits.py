@@ -201,3 +201,27 @@ def test_a_websocket_waits_for_its_reader() -> None:
             still.wait(0.3)
         assert sent < most / 2
         stream.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("message", [{"text": "late"}, {"texts": ["late", "later"]}])
+def test_what_is_sent_on_a_websocket_that_was_given_up_is_no_mistake(message: dict[str, Any]) -> None:
+    raised: list[Exception] = []
+    done = threading.Event()
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        try:
+            await send({"type": "websocket.send", **message})
+        except Exception as error:
+            raised.append(error)
+        done.set()
+
+    with serving(limits.LimitedHttp, late) as address:
+        stream = websocket.create_connection(f"ws://{address[0]}:{address[1]}/", timeout=SECONDS)
+        assert stream.sock is not None
+        stream.sock.sendall(b"\x83\x80\0\0\0\0")  # a frame of a kind that there is not
+        assert done.wait(SECONDS)
+        stream.shutdown()  # type: ignore[no-untyped-call]
+    assert [isinstance(error, OSError) for error in raised] == [True]

@@ -333,7 +333,8 @@ def logs(ctx: click.Context, service: str, follow: bool, tail: int, as_json: boo
                     click.echo(f"{frame.get('source') or found['name']} | {line}")
 
 
-@main.command("exec", context_settings={"ignore_unknown_options": True})
+# What stands behind the container is the command's own, options too.
+@main.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("target", metavar="SERVICE|CONTAINER")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("-i", "--interactive", is_flag=True, help="Send standard input, line by line.")
@@ -348,6 +349,8 @@ def exec_command(
     """
     with _client(ctx) as client:
         uuid = _container(client, target)
+        # Some write `exec web -- ls`.
+        command = command[1:] if command[:1] == ("--",) else command
         line = shlex.join(command) if command else "sh"
         with (
             stream.exec_command(
@@ -365,7 +368,7 @@ def exec_command(
 @contextlib.contextmanager
 def _keys() -> Iterator[None]:
     """Meanwhile this terminal, if it is one, hands on each key as it is pressed: the other one shows it."""
-    if not sys.stdin.isatty():
+    if not _is_terminal(sys.stdin):
         yield
         return
     try:

@@ -258,6 +258,11 @@ def test_exec(run: Run, web: dict[str, Any]) -> None:
         done = run("exec", target, "echo", "hello there")
         assert (done.exit_code, done.stdout.strip()) == (0, "hello there")
     assert run("exec", web["name"], "exit", "7").exit_code == 7
+    # Options behind the container are the command's.
+    for command in (["echo", "-i", "a", "-h", "--tty"], ["echo", "--", "-x"]):
+        assert run("exec", web["name"], *command).stdout == f"{' '.join(command[1:])}\n"
+        assert run("exec", web["name"], "--", *command).stdout == f"{' '.join(command[1:])}\n"
+    assert run("exec", "--no-such-option", web["name"], "echo").exit_code == 2
 
 
 def test_nodes(run: Run) -> None:

@@ -59,13 +59,15 @@ def _command_lines(group: click.Group, prefix: str) -> Iterator[str]:
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.commands[name]
-        usage = [prefix + name]
+        options: list[str] = []
+        arguments: list[str] = []
         for parameter in command.params:
             if isinstance(parameter, click.Argument):
-                usage.append(parameter.make_metavar(context))
+                arguments.append(parameter.make_metavar(context))
             elif name != "serve":  # it has a table of its own
-                usage.append(f"[{'/'.join(parameter.opts[-1:] + parameter.secondary_opts)}]")
-        yield f"| `{_cell(' '.join(usage))}` | {_cell(command.help or '')} |"
+                options.append(f"[{'/'.join(parameter.opts[-1:] + parameter.secondary_opts)}]")
+        usage = " ".join([prefix + name, *options, *arguments])
+        yield f"| `{_cell(usage)}` | {_cell(command.help or '')} |"
         if isinstance(command, click.Group):
             yield from _command_lines(command, f"{prefix}{name} ")
 

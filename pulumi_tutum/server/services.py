@@ -27,7 +27,7 @@ from . import model
 from .backends import GONE, Observed
 from .core import Core, bad_request
 from .model import Action, Container, RequestInfo, Service, new_uuid, uri
-from .records import Change, link_targets
+from .records import Change, link_targets, volume_sources
 
 #: When to ask again whether a run has ended, in seconds.
 _RUN_SECONDS = 1.0
@@ -99,7 +99,7 @@ class Services:
         problems: list[Problem] = []
         self._aliases(given, body, problems)
         self._links(given, scope, problems)
-        self._bindings(given, scope, problems)
+        self._bindings(given, scope, old, problems)
         merged: dict[str, Any] = {**(old.definition if old is not None else {}), **given}
         if old is not None:
             self._forbidden(given, old, problems)
@@ -157,7 +157,9 @@ class Services:
             return service.name
         return next(name for name, member in scope.members.items() if member == uuid)
 
-    def _bindings(self, given: dict[str, Any], scope: Scope, problems: list[Problem]) -> None:
+    def _bindings(
+        self, given: dict[str, Any], scope: Scope, old: Service | None, problems: list[Problem]
+    ) -> None:
         bindings = given.get("bindings")
         if not isinstance(bindings, list):
             return
@@ -170,10 +172,24 @@ class Services:
                     target = self.resolve(reference, scope)
                     if target is None:
                         problems.append(Problem(f"bindings[{i}].volumes_from", "there is no such service"))
+                    elif old is not None and old.uuid in self._sources(target):
+                        # None of them could ever start, or be terminated before the others.
+                        circle = "leads back to this service"
+                        problems.append(Problem(f"bindings[{i}].volumes_from", circle))
                     else:
                         binding = {**binding, "volumes_from": uri("service", target)}
             out.append(binding)
         given["bindings"] = out
+
+    def _sources(self, uuid: str) -> set[str]:
+        """A service, and all whose volumes it gets, through others too."""
+        found: set[str] = set()
+        left = [uuid]
+        while left:
+            if (service := self.records.services.get(left.pop())) is not None and service.uuid not in found:
+                found.add(service.uuid)
+                left += volume_sources(service.definition)
+        return found
 
     @staticmethod
     def _forbidden(given: dict[str, Any], old: Service, problems: list[Problem]) -> None:

@@ -506,6 +506,22 @@ def test_volumes_from_a_service_without_containers() -> None:
     run(test)
 
 
+def test_volumes_do_not_come_from_a_circle_of_services() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            first = await plane.create(name="first")
+            second = await plane.create(name="second", bindings=[{"volumes_from": "first"}])
+            third = await plane.create(name="third", bindings=[{"volumes_from": "second"}])
+            for source in (first, second, third):
+                with pytest.raises(
+                    BadRequest, match=r"bindings\[1\]\.volumes_from: leads back to this service"
+                ):
+                    await plane.patch(first, bindings=[{"container_path": "/x"}, {"volumes_from": source}])
+            await plane.patch(third, bindings=[{"volumes_from": first}, {"volumes_from": second}])
+
+    run(test)
+
+
 def test_the_backends_refusals_are_answered_by_field() -> None:
     class Strict(SimulatedBackend):
         def refuse(self, definition: Any) -> list[Any]:

@@ -153,7 +153,7 @@ def open_authority(environ: Mapping[str, str], data: Path | None, *, may_make: b
         may_make: False where nobody is there to read what was made: there must be credentials already.
 
     Raises:
-        ConfigError: a user name that cannot be one, a file that cannot be read, no credentials.
+        ConfigError: a user name that cannot be one, a file that cannot be read or written, no credentials.
     """
     user, apikey = environ.get("TUTUM_USER", "").strip(), environ.get("TUTUM_APIKEY", "").strip()
     if user and not _USER.fullmatch(user):
@@ -210,11 +210,14 @@ def _unhex(kept: Mapping[str, object], name: str, path: Path | None) -> bytes:
 
 def _write(path: Path, values: Mapping[str, object]) -> None:
     """Whole or not at all, readable by the owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"version": _FILE_VERSION, **values}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"version": _FILE_VERSION, **values}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror}.") from None

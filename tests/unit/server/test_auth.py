@@ -157,3 +157,11 @@ def test_file_of_given_credentials_becomes_one_with_a_made_key(tmp_path: Path) -
     after = json.loads((tmp_path / "auth.json").read_text())
     assert made.made_apikey is not None
     assert after["token_key"] == before["token_key"]
+
+
+@pytest.mark.parametrize("environ", [{}, {"TUTUM_USER": "bob", "TUTUM_APIKEY": "k3y"}])
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, environ: dict[str, str]) -> None:
+    folder = tmp_path / "data"
+    folder.write_text("no folder", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"Cannot write .*auth\.json: "):
+        open_authority(environ, folder)

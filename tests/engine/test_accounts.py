@@ -88,7 +88,7 @@ def test_a_renewed_key(new_scenario: Callable[..., Scenario], tmp_path: Path) ->
 def test_a_second_account(new_scenario: Callable[..., Scenario], plane: Server) -> None:
     with Server(user="alice", apikey="key-of-alice-0123456789", container_start_seconds=0.02) as other:
         scenario = new_scenario(secrets={"aliceKey": other.apikey})
-        scenario.program(f"""
+        program = f"""
             alice = tutum.Provider("alice", user="{other.user}",
                 apikey=pulumi.Config().require_secret("aliceKey"), rest_host="{other.url}")
             mine = tutum.Service("mine", image="acme/web")
@@ -99,12 +99,20 @@ def test_a_second_account(new_scenario: Callable[..., Scenario], plane: Server) 
                     tutum.Service("inside", image="acme/web", opts=ResourceOptions(parent=self))
             Site("site", ResourceOptions(providers=[alice]))
             pulumi.export("hers", hers.public_dns)
-        """)
+        """
+        scenario.program(program)
         scenario.up()
         assert [name.rpartition("-")[0] for name in scenario.living()] == ["mine"]
         hers = living(other)
         assert [name.rpartition("-")[0] for name in hers] == ["hers", "inside"]
         assert ".alice." in scenario.project.outputs()["hers"]
+        scenario.assert_settled()
+        # For the engine another account is no change of a service; asked to replace it, it moves it.
+        mine = '"mine", image="acme/web"'
+        scenario.program(program.replace(mine, f"{mine}, opts=ResourceOptions(provider=alice)"))
+        scenario.up("--replace", scenario.state("mine")["urn"])
+        assert not scenario.living()
+        assert len(living(other)) == 3
         scenario.assert_settled()
         scenario.destroy()
         assert not living(other)

@@ -96,6 +96,7 @@ class ControlPlane:
             await self.core.backend.open(server_id, self, known)
             await self._infrastructure.begin()
             await self.core.reconcile()
+            self.stacks.begin()
         except BackendError as error:
             raise ConfigError(f"The {self.core.backend.name} backend cannot be used: {error}") from None
 
@@ -313,7 +314,8 @@ class ControlPlane:
         if verb == "cancel":
             if not shapes.can_be_canceled(action):
                 raise BadRequest(f"Action cannot be canceled in state '{action.state}'")
-            self.services.cancel(action, request)
+            cancel = self.stacks.cancel if "/stack/" in action.object else self.services.cancel
+            cancel(action, request)
             return Reply(self.core.shapes.action(action), 202, uri("action", action.uuid))
         if verb != "retry":
             raise BadRequest(f"There is no action '{verb}' of actions")

@@ -543,9 +543,14 @@ class Services:
 
     # -- stacks and links need
 
-    def terminate_all(self, services: list[Service], request: RequestInfo | None) -> None:
-        """Terminate services that belong together; volumes shared among them are no obstacle."""
+    def terminate_all(self, services: list[Service], request: RequestInfo | None) -> list[str]:
+        """Terminate services that belong together; volumes shared among them are no obstacle.
+
+        Returns:
+            uuids of the actions.
+        """
         leaving = frozenset(s.uuid for s in services)
+        actions: list[str] = []
         for service in services:
             self._check_mounters(service, request, leaving)
         with self.records.change() as change:
@@ -559,8 +564,10 @@ class Services:
                     verb="terminate",
                 )
                 self.begin(change, service, "terminate", action, {})
+                actions.append(action.uuid)
         for service in services:
             self.core.convergence.kick(service.uuid)
+        return actions
 
     def cancel(self, action: Action, request: RequestInfo | None) -> None:
         """Call an action off that waits or is on its way."""

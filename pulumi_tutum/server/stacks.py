@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import schema
-from ..errors import ApiError, BadRequest, Conflict, Problem
+from ..errors import ApiError, BadRequest, Conflict, Problem, ServerError
 from ..lifecycle import ENDING, TERMINATED, permitted
 from . import model, stackfile
 from .core import Core, bad_request
-from .model import RequestInfo, Service, Stack, new_uuid, uri
+from .model import Action, RequestInfo, Service, Stack, new_uuid, uri, uuid_in
 from .services import Reply, Scope, Services
+from .shapes import can_be_canceled
 
 
 class Stacks:
@@ -21,6 +22,12 @@ class Stacks:
         self.core = core
         self.records = core.records
         self.services = services
+        core.on_settled.append(self._settled)
+
+    def begin(self) -> None:
+        """At the start: end the actions whose last service came to rest just before the server stopped."""
+        for stack in self.records.stacks.values():
+            self._end_actions(stack.uuid)
 
     def members(self, stack: Stack) -> list[Service]:
         """The services of a stack that are not ending, in order of creation."""
@@ -116,6 +123,8 @@ class Stacks:
     ) -> Reply:
         """start, stop, redeploy, terminate: of each service whose state permits it."""
         stack = self._stack(uuid)
+        # A retry brings the options of the first try.
+        options = {name: value for name, value in (options or {}).items() if name != "parts"}
         object_, text = uri("stack", stack.uuid), f"Stack {verb.capitalize()}"
         members = self.members(stack)
         lenient = self.core.settings.lenient
@@ -127,24 +136,68 @@ class Stacks:
                 refused = BadRequest(f"Stack cannot be terminated in state '{state}'")
                 self.core.refuse(text, object_, request, refused, verb)
             try:
-                self.services.terminate_all(members, request)
+                parts = self.services.terminate_all(members, request)
             except ApiError as error:
                 self.core.refuse(text, object_, request, error, verb)
-            with self.records.change() as change:
-                change.edit(stack).terminating = True
-                action = self.core.act(change, text, object_, request, verb=verb)
-            self.core.settle_stack(stack.uuid)
         else:
             if not able:
                 participle = {"stop": "stopped"}.get(verb, f"{verb}ed")
                 refused = BadRequest(f"Stack cannot be {participle} in state '{stack.state}'")
                 self.core.refuse(text, object_, request, refused, verb)
-            with self.records.change() as change:
-                action = self.core.act(change, text, object_, request, verb=verb)
             # A service is started after those that it links to.
-            for service in in_link_order(able, self.services.depends_on):
+            replies = [
                 self.services.act(service.uuid, verb, request, options)
+                for service in in_link_order(able, self.services.depends_on)
+            ]
+            parts = [uuid_in(reply.action_uri or "") for reply in replies]
+        with self.records.change() as change:
+            if verb == "terminate":
+                change.edit(stack).terminating = True
+            kept = {**options, "parts": parts}
+            action = self.core.act(
+                change, text, object_, request, state="In progress", verb=verb, options=kept
+            )
+        self.core.settle_stack(stack.uuid)
+        self._end_actions(stack.uuid)
         return Reply(self.core.shapes.stack(stack), 202, uri("action", action.uuid))
+
+    # -- a stack's action lasts as long as those of its services
+
+    def _settled(self, service: Service) -> None:
+        if service.stack:
+            self._end_actions(service.stack)
+
+    def _end_actions(self, stack: str) -> None:
+        found = [self.records.actions[u] for u in self.records.actions_of.get(uri("stack", stack), ())]
+        try:
+            for action in found:
+                parts = self._parts(action)
+                if action.end is None and all(part.end is not None for part in parts):
+                    with self.records.change() as change:
+                        self._end(change.edit(action), parts)
+        except ServerError:
+            self.core.clock.call_later(1.0, self._end_actions, stack)
+
+    def _end(self, action: Action, parts: list[Action]) -> None:
+        action.end = self.core.clock.time()
+        action.error = "; ".join(part.error for part in parts if part.error)
+        if action.state == "Canceling":
+            action.state = "Canceled"
+        else:
+            action.state = "Success" if all(part.state == "Success" for part in parts) else "Failed"
+
+    def _parts(self, action: Action) -> list[Action]:
+        """The actions of services that a stack's action consists of."""
+        found = (self.records.actions.get(uuid) for uuid in action.options.get("parts", ()))
+        return [part for part in found if part is not None]
+
+    def cancel(self, action: Action, request: RequestInfo | None) -> None:
+        """Call off what can be called off of it."""
+        with self.records.change() as change:
+            change.edit(action).state = "Canceling"
+        for part in self._parts(action):
+            if can_be_canceled(part):
+                self.services.cancel(part, request)
 
     def export(self, uuid: str) -> dict[str, Any]:
         stack = self._stack(uuid)

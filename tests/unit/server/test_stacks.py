@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pulumi_tutum.errors import BadRequest, Conflict
 from pulumi_tutum.server.core import stack_state
 from pulumi_tutum.server.stackfile import megabytes, to_attributes
+from pulumi_tutum.server.store import SqliteStore
 from tests.unit.server.plane import REQUEST, Plane, run
 
 FILE: dict[str, Any] = {
@@ -180,6 +182,78 @@ def test_a_stack_is_made_whole_or_not_at_all() -> None:
                     await plane.control.create_stack({"name": "s", "services": services}, REQUEST)
             with pytest.raises(BadRequest):
                 await plane.control.create_stack({"services": []}, REQUEST)
+
+    run(test)
+
+
+TWO: dict[str, Any] = {
+    "name": "two",
+    "services": [{"name": "a", "image": "x"}, {"name": "b", "image": "x", "target_num_containers": 2}],
+}
+
+
+def test_a_stacks_action_lasts_as_long_as_those_of_its_services() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            stack = (await plane.control.create_stack(TWO, REQUEST)).body
+            for verb in ("start", "stop", "redeploy", "terminate"):
+                reply = await plane.control.act("stack", stack["uuid"], verb, REQUEST)
+                assert plane.action(reply)["state"] == "In progress"
+                assert plane.action(reply)["end_date"] is None
+                await plane.advance(5)
+                assert plane.action(reply)["state"] == "Success"
+                assert plane.action(reply)["end_date"] is not None
+            empty = (await plane.control.create_stack({"name": "empty"}, REQUEST)).body
+            reply = await plane.control.terminate("stack", empty["uuid"], REQUEST)
+            assert plane.action(reply)["state"] == "Success"
+
+    run(test)
+
+
+def test_a_stacks_action_fails_with_one_of_its_services() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            services = [*TWO["services"], {"name": "bad", "image": "simulated/missing"}]
+            stack = (await plane.control.create_stack({"name": "s", "services": services}, REQUEST)).body
+            reply = await plane.control.act("stack", stack["uuid"], "start", REQUEST)
+            await plane.advance(30)
+            action = plane.action(reply)
+            assert action["state"] == "Failed"
+            assert "bad-1" in action["error"]
+            assert action["can_be_retried"] is True
+
+    run(test)
+
+
+def test_a_stacks_action_is_called_off_with_those_of_its_services() -> None:
+    async def test() -> None:
+        async with Plane(start_seconds=50) as plane:
+            stack = (await plane.control.create_stack(TWO, REQUEST)).body
+            reply = await plane.control.act("stack", stack["uuid"], "start", REQUEST)
+            action = plane.action(reply)
+            assert action["can_be_canceled"] is True
+            await plane.control.act("action", action["uuid"], "cancel", REQUEST)
+            assert plane.action(reply)["state"] == "Canceling"
+            await plane.advance(5)
+            assert plane.action(reply)["state"] == "Canceled"
+            assert plane.control.detail("stack", stack["uuid"])["state"] == "Not running"
+            renewed = await plane.control.act("action", action["uuid"], "retry", REQUEST)
+            await plane.advance(60)
+            assert plane.action(renewed)["state"] == "Success"
+            assert plane.control.detail("stack", stack["uuid"])["state"] == "Running"
+
+    run(test)
+
+
+def test_a_stacks_action_ends_after_a_restart(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Plane(store=SqliteStore(tmp_path)) as plane:
+            stack = (await plane.control.create_stack(TWO, REQUEST)).body
+            reply = await plane.control.act("stack", stack["uuid"], "start", REQUEST)
+        async with Plane(store=SqliteStore(tmp_path)) as plane:
+            assert plane.action(reply)["state"] == "In progress"
+            await plane.advance(30)
+            assert plane.action(reply)["state"] == "Success"
 
     run(test)
 

@@ -255,10 +255,12 @@ class Services:
                 with self.records.change() as change:
                     change.edit(service).run = run
             return Reply(self.core.shapes.service(service), 200)
+        uuid = new_uuid()
         with self.records.change() as change:
-            service = self.create(change, body, Scope(), key=key or "")
+            # Events come in this order: the action, then what it does.
+            action = self.core.act(change, "Service Create", uri("service", uuid), request)
+            service = self.create(change, body, Scope(), uuid, key=key or "")
             service.run = run if key else ""
-            action = self.core.act(change, "Service Create", uri("service", service.uuid), request)
         return self._reply(service, action, 201)
 
     def close_keys(self, keys: Iterable[str], uuids: Iterable[str] = ()) -> int:
@@ -278,8 +280,8 @@ class Services:
         if not permitted("update", service.state):
             self._refuse("update", service, request)
         with self.records.change() as change:
-            self.patch(change, service, body, Scope(service.stack))
             action = self.core.act(change, "Service Update", uri("service", service.uuid), request)
+            self.patch(change, service, body, Scope(service.stack))
         return self._reply(service, action)
 
     def patch(

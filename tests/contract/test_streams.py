@@ -220,6 +220,15 @@ def test_events_tell_the_life_of_a_service(api: Api) -> None:
         assert {"node", "nodecluster", "service"} <= set(kinds)
     actions = [e for e in events if e["type"] == "action"]
     assert {e["state"] for e in actions} >= {"In progress", "Success"}
+    begin = [(e["type"], e["action"], e["state"]) for e in events if e["type"] != "container"]
+    assert begin[:6] == [
+        ("action", "create", "Success"),
+        ("service", "create", "Not running"),
+        ("action", "create", "In progress"),
+        ("service", "update", "Starting"),
+        ("service", "update", "Running"),
+        ("action", "update", "Success"),
+    ]
     assert all(e["parents"] == [uri] for e in actions)
     for event in events:
         assert event["action"] in ("create", "update", "delete")

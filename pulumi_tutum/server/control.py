@@ -69,7 +69,7 @@ class ControlPlane:
         self.stacks = Stacks(self.core, self.services)
         self.output = Output(self.core)
         self._infrastructure: Infrastructure | None = None
-        self._filters = filters(self.records)
+        self._filters = filters(self.records, self.core.backend.name)
         self._closed = False
 
     @property

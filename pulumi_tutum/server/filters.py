@@ -45,8 +45,14 @@ def moment(text: str) -> float:
     return parsed.timestamp()
 
 
-def filters(records: Records) -> dict[str, dict[str, Test]]:
+def _uri(read: Callable[[Any], str]) -> Test:
+    """For URIs of several names; the last of them is enough."""
+    return lambda record, value: ("/" + read(record)).rstrip("/").endswith("/" + value.strip("/"))
+
+
+def filters(records: Records, backend: str) -> dict[str, dict[str, Test]]:
     """Per kind: query parameter to test. Parameters that are not here are ignored."""
+    node_type, region = model.node_type_uri(backend), model.region_uri(backend)
 
     def stack_of(s: Service) -> str:
         return str(records.stack_name(s))
@@ -81,16 +87,16 @@ def filters(records: Records) -> dict[str, dict[str, Test]]:
             **common,
             "state": state,
             "node_cluster": _reference(lambda n: n.cluster),
-            "node_type": lambda n, v: v.rstrip("/").endswith(model.NODE_TYPE),
-            "region": lambda n, v: v.rstrip("/").endswith(model.REGION),
+            "node_type": _uri(lambda n: node_type),
+            "region": _uri(lambda n: region),
             "docker_version": _equal(lambda n: n.docker_version),
         },
         "nodecluster": {
             **common,
             "state": state,
             "name": name,
-            "node_type": lambda n, v: v.rstrip("/").endswith(model.NODE_TYPE),
-            "region": lambda n, v: v.rstrip("/").endswith(model.REGION),
+            "node_type": _uri(lambda c: c.node_type or node_type),
+            "region": _uri(lambda c: c.region or region),
         },
         "action": {
             **common,

@@ -254,17 +254,12 @@ class Infrastructure:
 
     def act_on_node(self, uuid: str, verb: str, request: RequestInfo | None) -> Reply:
         node: Node = self.core.find("node", uuid)
-        text = f"Node {verb.capitalize()}"
+        text = f"Node {_title(verb)}"
+        if node.state == "Terminated" and verb in _PARTICIPLES:
+            error = BadRequest(f"Node cannot be {_PARTICIPLES[verb]} in state 'Terminated'")
+            self.core.refuse(text, uri("node", node.uuid), request, error)
         if verb == "terminate":
-            backend = self._elastic()
-            if node.state == "Terminated":
-                self.core.refuse(
-                    text,
-                    uri("node", uuid),
-                    request,
-                    BadRequest("Node cannot be terminated in state 'Terminated'"),
-                )
-            backend.remove_node(node.uuid)
+            self._elastic().remove_node(node.uuid)
             self._apply_removed(node)
         elif verb == "health-check":
             self.changed()
@@ -317,6 +312,8 @@ class Infrastructure:
 
     def update_cluster(self, uuid: str, body: Mapping[str, Any], request: RequestInfo | None) -> Reply:
         cluster: NodeCluster = self.core.find("nodecluster", uuid)
+        if cluster.state == "Terminated":
+            raise BadRequest("Node cluster cannot be updated in state 'Terminated'")
         target = body.get("target_num_nodes")
         if target is not None:
             if cluster.uuid == self.cluster_uuid:
@@ -338,18 +335,18 @@ class Infrastructure:
 
     def act_on_cluster(self, uuid: str, verb: str, request: RequestInfo | None) -> Reply:
         cluster: NodeCluster = self.core.find("nodecluster", uuid)
-        text, object_ = f"Node Cluster {verb.capitalize()}", uri("nodecluster", uuid)
+        text, object_ = f"Node Cluster {_title(verb)}", uri("nodecluster", cluster.uuid)
+        if verb == "terminate" and cluster.uuid == self.cluster_uuid:
+            raise NotAllowed("The backend's own cluster cannot be terminated")
+        refused = cluster.state != "Init" if verb == "deploy" else cluster.state == "Terminated"
+        if refused and verb in _PARTICIPLES:
+            error = BadRequest(f"Node cluster cannot be {_PARTICIPLES[verb]} in state '{cluster.state}'")
+            self.core.refuse(text, object_, request, error)
         if verb == "deploy":
-            if cluster.state != "Init":
-                error = BadRequest(f"Node cluster cannot be deployed in state '{cluster.state}'")
-                self.core.refuse(text, object_, request, error)
             self._fill(cluster)
+        elif verb == "docker-upgrade":
+            self._elastic()
         elif verb == "terminate":
-            if cluster.uuid == self.cluster_uuid:
-                raise NotAllowed("The backend's own cluster cannot be terminated")
-            if cluster.state == "Terminated":
-                error = BadRequest("Node cluster cannot be terminated in state 'Terminated'")
-                self.core.refuse(text, object_, request, error)
             with self.records.change() as change:
                 change.edit(cluster).target = 0
             self._fill(cluster)
@@ -393,6 +390,18 @@ class Infrastructure:
             user.update(dict.fromkeys(tag["name"] for tag in service.get("tags")))
         out = [{"name": name, "origin": "user"} for name in user]
         return out + [{"name": name, "origin": "tutum"} for name in sorted(automatic) if name not in user]
+
+
+_PARTICIPLES = {
+    "deploy": "deployed",
+    "docker-upgrade": "upgraded",
+    "health-check": "checked",
+    "terminate": "terminated",
+}
+
+
+def _title(verb: str) -> str:
+    return verb.replace("-", " ").title()
 
 
 def _tags(body: Mapping[str, Any], kind: str) -> tuple[str, ...]:

@@ -494,6 +494,14 @@ def uri(kind: str, identifier: str) -> str:
     return f"{API}/{kind}/{identifier}/"
 
 
+def node_type_uri(backend: str) -> str:
+    return f"{API}/nodetype/{backend}/{NODE_TYPE}/"
+
+
+def region_uri(backend: str) -> str:
+    return f"{API}/region/{backend}/{REGION}/"
+
+
 def uuid_in(reference: str) -> str:
     """The last part of a resource URI, or the text itself."""
     return reference.rstrip("/").rsplit("/", 1)[-1]

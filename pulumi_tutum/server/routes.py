@@ -378,7 +378,7 @@ ROUTES: tuple[Route, ...] = (
         status=202,
     ),
     _ending("nodecluster"),
-    *_actions("nodecluster", "deploy"),
+    *_actions("nodecluster", "deploy", "docker-upgrade"),
     *_reading("volume"),
     *_reading("volumegroup"),
     *_reading("provider", "{name}"),

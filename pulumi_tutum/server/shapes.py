@@ -395,8 +395,8 @@ class Shapes:
             "nickname": n.nickname or n.name,
             "state": n.state,
             "node_cluster": uri("nodecluster", n.cluster),
-            "node_type": f"{model.API}/nodetype/{self.world.backend}/{model.NODE_TYPE}/",
-            "region": f"{model.API}/region/{self.world.backend}/{model.REGION}/",
+            "node_type": model.node_type_uri(self.world.backend),
+            "region": model.region_uri(self.world.backend),
             "availability_zone": None,
             "docker_version": n.docker_version or None,
             "docker_execdriver": None,
@@ -422,8 +422,8 @@ class Shapes:
             "name": c.name,
             "nickname": c.name,
             "state": c.state,
-            "node_type": c.node_type or f"{model.API}/nodetype/{self.world.backend}/{model.NODE_TYPE}/",
-            "region": c.region or f"{model.API}/region/{self.world.backend}/{model.REGION}/",
+            "node_type": c.node_type or model.node_type_uri(self.world.backend),
+            "region": c.region or model.region_uri(self.world.backend),
             "disk": c.disk,
             "nodes": [uri("node", n.uuid) for n in nodes],
             "target_num_nodes": c.target,
@@ -532,10 +532,7 @@ def static(kind: str, backend: str, identifier: str | None = None) -> Any:
         NotFound: no such object.
     """
     api = model.API
-    region, node_type = (
-        f"{api}/region/{backend}/{model.REGION}/",
-        f"{api}/nodetype/{backend}/{model.NODE_TYPE}/",
-    )
+    region, node_type = model.region_uri(backend), model.node_type_uri(backend)
     provider = f"{api}/provider/{backend}/"
     shared = {"available": True, "label": backend.capitalize()}
     everything: dict[str, dict[str, dict[str, Any]]] = {

@@ -57,10 +57,12 @@ def test_node_requests() -> None:
                 "node", reply.body["uuid"], {"nickname": "nick", "tags": []}, REQUEST
             )
             assert (patched.body["nickname"], patched.body["tags"]) == ("nick", [])
-            await plane.control.act("node", reply.body["uuid"], "health-check", REQUEST)
+            checked = await plane.control.act("node", reply.body["uuid"], "health-check", REQUEST)
+            assert plane.action(checked)["action"] == "Node Health Check"
             await plane.control.terminate("node", reply.body["uuid"], REQUEST)
-            with pytest.raises(BadRequest):
-                await plane.control.terminate("node", reply.body["uuid"], REQUEST)
+            for verb in ("terminate", "deploy", "docker-upgrade", "health-check"):
+                with pytest.raises(BadRequest, match="in state 'Terminated'"):
+                    await plane.control.act("node", reply.body["uuid"], verb, REQUEST)
 
     run(test)
 
@@ -74,6 +76,8 @@ def test_clusters() -> None:
             cluster = (await plane.control.create_nodecluster(body, REQUEST)).body
             assert (cluster["state"], cluster["nodes"]) == ("Init", [])
             await plane.control.act("nodecluster", cluster["uuid"], "deploy", REQUEST)
+            upgraded = await plane.control.act("nodecluster", cluster["uuid"], "docker-upgrade", REQUEST)
+            assert plane.action(upgraded)["action"] == "Node Cluster Docker Upgrade"
             await plane.advance()
             uuid = await plane.up(tags=["blue"], deployment_strategy="EVERY_NODE")
             assert plane.get(uuid)["running_num_containers"] == 2
@@ -84,10 +88,41 @@ def test_clusters() -> None:
             await plane.advance(5)
             assert plane.control.detail("nodecluster", cluster["uuid"])["state"] == "Terminated"
             assert plane.get(uuid)["current_num_containers"] == 0
+            for verb in ("terminate", "deploy", "docker-upgrade"):
+                with pytest.raises(BadRequest, match="in state 'Terminated'"):
+                    await plane.control.act("nodecluster", cluster["uuid"], verb, REQUEST)
+            with pytest.raises(BadRequest, match="in state 'Terminated'"):
+                await plane.control.update("nodecluster", cluster["uuid"], {"target_num_nodes": 1}, REQUEST)
             with pytest.raises(BadRequest):
                 await plane.control.create_nodecluster({"name": "x"}, REQUEST)
             with pytest.raises(NotAllowed):
                 await plane.control.terminate("nodecluster", own["uuid"], REQUEST)
+
+    run(test)
+
+
+def test_clusters_by_where_and_what_they_are() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            places = {
+                "node_type": "/api/v1/nodetype/aws/t2.micro/",
+                "region": "/api/v1/region/aws/eu-west-1/",
+            }
+            await plane.control.create_nodecluster({"name": "far", **places}, REQUEST)
+
+            def names(kind: str = "nodecluster", **filters: str) -> list[str]:
+                return [o.get("name", "node") for o in plane.control.listing(kind, filters)[:]]
+
+            for name, place in places.items():
+                assert names(**{name: place}) == ["far"]
+                assert names(**{name: place.rstrip("/")}) == ["far"]
+                assert names(**{name: place.split("/")[-2]}) == ["far"]
+                assert names(**{name: "local"}) == ["simulated"]
+                assert names(**{name: place.replace("aws", "other")}) == []
+            for name in ("node_type", "region"):
+                assert names("node", **{name: "local"}) == ["node"]
+                assert names("node", **{name: plane.control.listing("node")[0][name]}) == ["node"]
+                assert names("node", **{name: "notlocal"}) == []
 
     run(test)
 

@@ -35,7 +35,8 @@ def moment(text: str) -> float:
     """Seconds since the epoch for RFC 2822 or ISO 8601."""
     try:
         parsed = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    # Numbers of any length reach the calendar: the last one.
+    except (TypeError, ValueError, OverflowError):
         try:
             parsed = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
         except ValueError:

@@ -131,7 +131,8 @@ def test_actions(api: Api) -> None:
         api.listed(f"{V1}/action/", object=uri, start_date__gte="Sat, 25 Jul 2015 15:57:58 +0000") == actions
     )
     assert api.listed(f"{V1}/action/", object=uri, start_date__lte="2015-07-25T15:57:58Z") == []
-    api.refused(400, "GET", f"{V1}/action/?start_date__gte=yesterday")
+    for never in ("yesterday", "", "Sat, 25 Jul 2015 15:57:58 +" + "9" * 20, "1 Jan " + "9" * 20 + " 0:0:0"):
+        api.refused(400, "GET", f"{V1}/action/", params={"start_date__gte": never})
     api.refused(400, "POST", f"{V1}/action/{actions[0]['uuid']}/cancel/")
 
 

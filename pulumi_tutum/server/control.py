@@ -170,7 +170,13 @@ class ControlPlane:
         tests = self._filters.get(kind)
         if tests is None:
             raise NotFound(f"There is no '{kind}'")
-        records: Iterable[Any] = self._candidates(kind, given)
+        if kind == "action" and given.pop("include_related", "").lower() == "true" and "object" in given:
+            objects = self.core.related(model.uuid_in(given.pop("object")))
+            records: Iterable[Any] = [
+                a for a in self.records.actions.values() if model.uuid_in(a.object) in objects
+            ]
+        else:
+            records = self._candidates(kind, given)
         for name, value in given.items():
             test = tests.get(name)
             if test is None:
@@ -191,7 +197,7 @@ class ControlPlane:
         if kind == "action" and "object" in given and "," not in given["object"]:
             held = self.records.actions_of.get(given["object"], {})
             if held:
-                return [self.records.actions[u] for u in held]
+                return sorted((self.records.actions[u] for u in held), key=lambda a: a.seq)
         retained = self.core.clock.time() - self.settings.retain_terminated
         if kind in ("node", "nodecluster"):
             return [r for r in table.values() if r.destroyed is None or r.destroyed > retained if r.seq]

@@ -44,6 +44,7 @@ from .model import (
     VolumeGroup,
     new_uuid,
     uri,
+    uuid_in,
 )
 from .records import Change, Records, link_targets, object_uri
 from .shapes import Shapes
@@ -59,6 +60,8 @@ _DISCARD_PAUSE, _DISCARD_MAX = 1.0, 60.0
 RENDERED_KEPT = 4096
 _SWEEP_PAUSE = 0.5
 _EVENT_TYPES = ("service", "container", "action", "stack", "node", "nodecluster")
+#: Kinds among which `include_related` looks: what a container has to do with its node does not count.
+_RELATED = (("service", "container", "stack"), ("node", "nodecluster"))
 #: Kinds that end, and are forgotten `retain_terminated` seconds later. (Nodes are remembered, and no longer
 #: shown: one of those that the command line names must not come back after a restart.)
 _ENDING_KINDS = (Service, Container, Stack, NodeCluster, Volume, VolumeGroup)
@@ -302,6 +305,16 @@ class Core:
         if isinstance(record, Node):
             return [uri("nodecluster", record.cluster)]
         return [record.object] if isinstance(record, Action) else []
+
+    def related(self, uuid: str) -> set[str]:
+        """uuids of an object, of those that it belongs to, and of those that belong to it."""
+        for kinds in _RELATED:
+            found = [record for kind in kinds for record in self.records.table(kind).values()]
+            owners = {r.uuid: {uuid_in(parent) for parent in self.parents(r)} for r in found}
+            if uuid in owners:
+                members = {u for u, theirs in owners.items() if uuid in theirs}
+                return {uuid} | members | (owners[uuid] & owners.keys())
+        return {uuid}
 
     def settle_stack(self, uuid: str) -> None:
         """Give a stack the state that its services give it."""

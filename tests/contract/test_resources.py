@@ -136,6 +136,34 @@ def test_actions(api: Api) -> None:
     api.refused(400, "POST", f"{V1}/action/{actions[0]['uuid']}/cancel/")
 
 
+def test_actions_of_related_objects(api: Api) -> None:
+    name = api.name("related")
+    body = {"name": name, "services": [{"name": n, "image": api.backend.image} for n in ("one", "two")]}
+    stack = api.ok("POST", f"{V1}/stack/", 201, json=body)
+    api.ok("POST", f"{V1}/stack/{stack['uuid']}/start/", 202)
+    api.wait(stack["uuid"], "Running", kind="stack")
+    one, two = (api.ok("GET", uri) for uri in stack["services"])
+    (container,) = one["containers"]
+    api.ok("POST", f"{container}stop/", 202)
+    api.wait(one["uuid"], "Stopped")
+
+    def objects(uri: str, related: str) -> set[str]:
+        found = api.listed(f"{V1}/action/", object=uri, include_related=related, limit=0)
+        return {action["object"] for action in found}
+
+    stack_uri, one_uri, two_uri = stack["resource_uri"], one["resource_uri"], two["resource_uri"]
+    for no in ("false", "False"):
+        assert objects(one_uri, no) == {one_uri}
+    assert objects(one_uri, "true") == {one_uri, container, stack_uri}
+    assert objects(container, "True") == {container, one_uri, stack_uri}
+    assert objects(stack_uri, "true") == {stack_uri, one_uri, two_uri, container}
+    (node,) = {api.ok("GET", container)["node"]}
+    api.ok("POST", f"{node}health-check/", 202)
+    assert objects(node, "true") == {node}
+    assert node in objects(api.ok("GET", node)["node_cluster"], "true")
+    assert objects(f"{V1}/service/{api.create()['uuid'][:-1]}x/", "true") == set()
+
+
 def test_a_refused_action_is_recorded_as_failed(api: Api) -> None:
     service = api.create()
     api.refused(400, "POST", f"{V1}/service/{service['uuid']}/stop/")

@@ -585,6 +585,20 @@ def test_filters() -> None:
     run(test)
 
 
+def test_actions_of_an_object_are_in_the_order_of_their_begin() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            uuid = await plane.create()
+            await plane.act(uuid, "start")
+            await plane.patch(uuid, tags=["later"])
+            await plane.advance(5)
+            found = plane.control.listing("action", {"object": f"/api/v1/service/{uuid}/"})[:]
+            assert [a["action"] for a in found] == ["Service Create", "Service Start", "Service Update"]
+            assert found == plane.control.listing("action")[:]
+
+    run(test)
+
+
 def test_logs_and_exec() -> None:
     async def test() -> None:
         async with Plane() as plane:

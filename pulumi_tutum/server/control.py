@@ -199,9 +199,17 @@ class ControlPlane:
             if held:
                 return sorted((self.records.actions[u] for u in held), key=lambda a: a.seq)
         retained = self.core.clock.time() - self.settings.retain_terminated
+        if kind == "image":
+            return self._images()
         if kind in ("node", "nodecluster"):
             return [r for r in table.values() if r.destroyed is None or r.destroyed > retained if r.seq]
         return table.values()
+
+    def _images(self) -> Iterable[model.Image]:
+        """The images that containers were made of, and those that services name."""
+        live = (s for s in self.records.services.values() if s.state not in ENDING)
+        named = {s.definition["image"]: model.Image(s.definition["image"], 0) for s in live}
+        return (named | self.records.images).values()
 
     def detail(self, kind: str, identifier: str) -> dict[str, Any]:
         """An object in detail shape. Kind `imagetag` takes the image's name with its tag.
@@ -218,9 +226,12 @@ class ControlPlane:
                     return tag
             raise NotFound("There is no such tag")
         if kind == "imagetag":
-            return self.core.shapes.image_tag(self.core.find("image", identifier))
+            for image in self._images():
+                if image.uuid == identifier:
+                    return self.core.shapes.image_tag(image)
+            raise NotFound("There is no such image")
         if kind == "image":
-            for image in self.records.images.values():
+            for image in self._images():
                 if model.split_image(image.uuid)[0] == identifier or image.uuid == identifier:
                     return self.core.shapes.image(image)
             raise NotFound("There is no such image")

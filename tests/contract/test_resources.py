@@ -267,6 +267,13 @@ def test_volumes(api: Api) -> None:
     until(lambda: api.ok("GET", volume["resource_uri"])["state"] == "Terminated", "the volume is gone")
 
 
+def test_the_image_of_a_service_that_never_ran(api: Api) -> None:
+    service = api.create(image="registry.example:5000/acme/never-run:1.2")
+    tag = api.ok("GET", service["image_tag"])
+    assert (tag["full_name"], tag["name"], tag["layer"]) == (service["image_name"], "1.2", None)
+    assert api.ok("GET", tag["image"])["imagetag_set"] == [service["image_tag"]]
+
+
 def test_images(api: Api) -> None:
     service = api.run()
     tag = api.ok("GET", service["image_tag"])

@@ -342,49 +342,106 @@ def test_a_service_token_lives_as_long_as_its_service(api: Api) -> None:
 
 # -- types, for clients that decode strictly
 
+_DATES = "deployed_datetime destroyed_datetime"
+_LIFE = f"{_DATES} started_datetime stopped_datetime"
+_LIMITS = "cpu_shares memory"
+#: What Go's libraries decode a kind into: numbers into int, texts into string, never one for the other; null
+#: is fine everywhere.
+GO_TYPES: dict[str, dict[type, str]] = {
+    "service": {
+        str: f"{_LIFE} autodestroy autorestart deployment_strategy entrypoint image_name image_tag name net "
+        "pid public_dns resource_uri run_command stack state uuid working_dir",
+        int: f"{_LIMITS} current_num_containers running_num_containers stopped_num_containers "
+        "target_num_containers",
+        bool: "autoredeploy privileged sequential_deployment synchronized",
+        list: "bindings container_envvars container_ports containers linked_from_service linked_to_service "
+        "roles tags",
+        dict: "link_variables",
+    },
+    "container": {
+        str: f"{_LIFE} autodestroy autorestart entrypoint image_name image_tag name net node pid private_ip "
+        "public_dns resource_uri run_command service state uuid working_dir",
+        int: f"{_LIMITS} exit_code",
+        bool: "privileged synchronized",
+        list: "bindings container_envvars container_ports linked_to_container roles",
+        dict: "last_metric link_variables",
+    },
+    "stack": {str: f"{_DATES} name resource_uri state uuid", bool: "synchronized", list: "services"},
+    "action": {str: "action body end_date ip location method object path resource_uri start_date state uuid"},
+    "node": {
+        str: f"{_DATES} availability_zone docker_version last_seen node_cluster public_ip region "
+        "resource_uri state uuid",
+        list: "tags",
+    },
+    "nodecluster": {
+        str: f"{_DATES} name node_type region resource_uri state uuid",
+        int: "current_num_nodes disk target_num_nodes",
+        list: "nodes tags",
+        dict: "provider_options",
+    },
+    "volume": {str: "node resource_uri state uuid volume_group", list: "containers"},
+    "volumegroup": {str: "name resource_uri state uuid", list: "services volumes"},
+    "provider": {str: "label name resource_uri", bool: "available", list: "regions"},
+    "region": {str: "label name provider resource_uri", bool: "available", list: "node_types"},
+    "nodetype": {str: "label name provider resource_uri", bool: "available", list: "regions"},
+    "image": {
+        str: "description last_build_date name public_url resource_uri",
+        bool: "is_private_image jumpstart",
+    },
+}
 
-def test_types_of_a_service_as_go_clients_decode_them(api: Api) -> None:
-    """go-tutum's struct: numbers into int, texts into string (null is fine), never one for the other."""
-    service = api.run(
-        container_ports=[
+
+@pytest.fixture(scope="module")
+def rich(api: Api) -> dict[str, Any]:
+    """A running service that uses much of what there is, in a stack."""
+    service = {
+        "name": "web",
+        "image": api.backend.image,
+        "container_ports": [
             {"protocol": "tcp", "inner_port": "80", "outer_port": 0, "published": True, "container": ""}
         ],
-        tags=["local"],
-        memory=64,
+        "container_envvars": [{"key": "NUMBER", "value": 1}],
+        "bindings": [{"container_path": "/data", "host_path": "", "rewritable": False, "volume_from": ""}],
+        "linked_to_service": [{"to_service": "db", "name": "db", "from_service": ""}],
+        "tags": ["local"],
+        "memory": 64,
         # A swarm has no weights.
         **({} if api.backend.name == "swarm" else {"cpu_shares": 10}),
-    )
-    texts = (
-        "autodestroy",
-        "autorestart",
-        "deployed_datetime",
-        "entrypoint",
-        "image_name",
-        "name",
-        "public_dns",
-    )
-    numbers = (
-        "cpu_shares",
-        "current_num_containers",
-        "memory",
-        "running_num_containers",
-        "target_num_containers",
-    )
-    lists = (
-        "bindings",
-        "container_envvars",
-        "container_ports",
-        "containers",
-        "linked_to_service",
-        "roles",
-        "tags",
-    )
-    flags = ("autoredeploy", "privileged", "sequential_deployment", "synchronized")
-    for names, kind in ((texts, str), (numbers, int), (lists, list), (flags, bool)):
-        for name in names:
-            assert service[name] is None or type(service[name]) is kind, name
-    for name in lists:
-        assert service[name] is not None
-    (port,) = service["container_ports"]
+    }
+    services = [service, {"name": "db", "image": api.backend.image, "expose": ["3306"]}]
+    stack = api.ok("POST", f"{V1}/stack/", 201, json={"name": api.name("rich"), "services": services})
+    api.ok("POST", f"{stack['resource_uri']}start/", 202)
+    api.wait(stack["uuid"], "Running", kind="stack")
+    return api.ok("GET", stack["services"][0])
+
+
+@pytest.mark.usefixtures("rich")
+@pytest.mark.parametrize("kind", GO_TYPES)
+def test_types_as_go_clients_decode_them(api: Api, kind: str) -> None:
+    listed = api.listed(f"{V1}/{kind}/", limit=0)
+    assert listed
+    for one in listed:
+        detail = api.ok("GET", one["resource_uri"])
+        for wanted, names in GO_TYPES[kind].items():
+            for name in names.split():
+                assert detail[name] is None or type(detail[name]) is wanted, name
+                assert name not in one or one[name] is None or type(one[name]) is wanted, name
+
+
+def test_types_within_a_service_as_go_clients_decode_them(api: Api, rich: dict[str, Any]) -> None:
+    (port,) = rich["container_ports"]
     assert (type(port["inner_port"]), port["outer_port"], port["published"]) == (int, None, True)
-    assert service["tags"] == [{"name": "local"}]
+    assert rich["tags"] == [{"name": "local"}]
+    assert rich["container_envvars"] == [{"key": "NUMBER", "value": "1"}]
+    assert all(type(value) is str for value in rich["link_variables"].values())
+    container = api.ok("GET", rich["containers"][0])
+    assert type(container["container_ports"][0]["outer_port"]) is int
+    assert all(type(e["key"]) is type(e["value"]) is str for e in container["container_envvars"])
+    (link,) = container["linked_to_container"]
+    assert all(type(value) is str for value in (*link["endpoints"], *link["endpoints"].values()))
+    layer = api.ok("GET", rich["image_tag"])["layer"]
+    assert all(type(port["port"]) is int for port in layer["ports"])
+    trigger = api.ok(
+        "POST", f"{rich['resource_uri']}trigger/", 201, json={"name": "", "operation": "REDEPLOY"}
+    )
+    assert all(type(value) is str for value in trigger.values())

@@ -45,6 +45,8 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_TRIGGER_BYTES = 64 * 1024
 MAX_DEPTH = 32
 DEFAULT_LIMIT, MAX_LIMIT = 25, 1000
+#: How many lines of a log are shown when nothing is said, and at most.
+DEFAULT_TAIL, MAX_TAIL = 300, 100_000
 
 log = logging.getLogger("pulumi_tutum.server")
 
@@ -130,6 +132,19 @@ class Call:
         """A boolean query parameter; Python clients send `True`, others `true` or `1`."""
         value = (self.option(name) or "").strip().lower()
         return _FLAGS.get(value, default)
+
+    def number(self, name: str, default: int) -> int:
+        """A query parameter that is a whole number.
+
+        Raises:
+            BadRequest: it is none.
+        """
+        text = self.option(name)
+        if text is None:
+            return default
+        if not re.fullmatch("[0-9]{1,9}", text):
+            raise BadRequest(f"{name} must be a whole number, 0 or more")
+        return int(text)
 
     def info(self) -> RequestInfo:
         """What the action's record keeps of this request: nothing secret."""
@@ -525,7 +540,7 @@ def run_of(request: HTTPConnection) -> str:
 
 def page(call: Call, objects: Sequence[Mapping[str, Any]]) -> Answer:
     """The list envelope around one page of `objects`. `limit=0` asks for all, up to `MAX_LIMIT`."""
-    limit, offset = _number(call, "limit", DEFAULT_LIMIT), _number(call, "offset", 0)
+    limit, offset = call.number("limit", DEFAULT_LIMIT), call.number("offset", 0)
     limit = min(limit, MAX_LIMIT) or MAX_LIMIT
     path = call.request.scope["path"]
 
@@ -541,15 +556,6 @@ def page(call: Call, objects: Sequence[Mapping[str, Any]]) -> Answer:
         "total_count": len(objects),
     }
     return Answer({"meta": meta, "objects": list(objects[offset : offset + limit])})
-
-
-def _number(call: Call, name: str, default: int) -> int:
-    text = call.option(name)
-    if text is None:
-        return default
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise BadRequest(f"{name} must be a whole number, 0 or more")
-    return int(text)
 
 
 async def deny_handshake(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:

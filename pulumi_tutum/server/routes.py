@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadRequest
 from .auth import split_header
-from .http import TEXT, Answer, Call, Handler, Parameter, Route, page, run_of
+from .http import DEFAULT_TAIL, MAX_TAIL, TEXT, Answer, Call, Handler, Parameter, Route, page, run_of
 
 # -- handlers ------------------------------------------------------------------------------------------------
 
@@ -73,7 +73,8 @@ def _logs(kind: str) -> Handler:
     async def logs(call: Call) -> Answer:
         uuid = _identifier(call)
         call.control.detail(kind, uuid)
-        batches = call.control.logs(kind, uuid, 300, False)
+        tail = min(call.number("tail", DEFAULT_TAIL), MAX_TAIL)
+        batches = call.control.logs(kind, uuid, tail, False)
         lines = [str(frame["log"]) async for frames in batches for frame in frames]
         return Answer({"logs": "".join(lines)})
 

@@ -25,12 +25,11 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..errors import ApiError, AuthError, BackendError, BadRequest, TutumError
-from .http import Edge, Family, deny_handshake, query_pairs, run_of
+from .http import DEFAULT_TAIL, MAX_TAIL, Edge, Family, deny_handshake, query_pairs, run_of
 from .limits import TOGETHER
 
 log = logging.getLogger("pulumi_tutum.server")
 
-DEFAULT_TAIL, MAX_TAIL = 300, 100_000
 #: A client waits so many seconds for its connection when an engine does not answer, and most give up after 5.
 _PATIENCE = 2.0
 _FALSE = frozenset({"false", "0", "no"})

@@ -125,8 +125,13 @@ def test_logs_without_follow_close_normally(api: Api) -> None:
 
 
 def test_rest_logs(api: Api) -> None:
-    uuid = api.run()["uuid"]
-    assert api.ok("GET", f"{V1}/service/{uuid}/logs/")["logs"]
+    service = api.run()
+    for path in (f"{V1}/service/{service['uuid']}/", service["containers"][0]):
+        logs = api.ok("GET", f"{path}logs/")["logs"]
+        assert logs
+        assert api.ok("GET", f"{path}logs/", params={"tail": 1})["logs"] == logs.splitlines(True)[-1]
+        assert api.ok("GET", f"{path}logs/", params={"tail": 0})["logs"] == ""
+        api.refused(400, "GET", f"{path}logs/", params={"tail": "some"})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The websockets under `/v1/`: logs of services, containers and actions, events, and commands in containers.
 
-All messages are JSON text frames (tutum-api.md section 7). Credentials come in the header, or as
-`?user=&token=`. A stream that cannot be served says so in its first message, `{"type": "error", "data":
-{"errorMessage": ...}}`, and is closed: clients of Tutum reconnect for ever when the handshake itself is
-refused. Docker Cloud's clients expect just that refusal, so their family of paths gets it.
+All messages are JSON text frames (tutum-api.md section 7). Credentials come in the header, as
+`?user=&token=`, or as `?auth=` with the header's value. A stream that cannot be served says so in its first
+message, `{"type": "error", "data": {"errorMessage": ...}}`, and is closed: clients of Tutum reconnect for
+ever when the handshake itself is refused. Docker Cloud's clients expect just that refusal, so their family of
+paths gets it.
 
 Each connection has one task that sends and one that reads. A peer that does not read is waited for by the
 sender; what piles up meanwhile is bounded where it comes from (the control plane's queues), so memory stays
@@ -147,6 +148,9 @@ def _endpoint(opener: Opener) -> Callable[[WebSocket], Awaitable[None]]:
         principal = edge.principal(websocket.scope["headers"])
         if principal is None and "user" in query and "token" in query:
             principal = edge.principal_of_pair(query["user"], query["token"])
+        if principal is None and "auth" in query:
+            # go-tutum in a container: what TUTUM_AUTH holds.
+            principal = edge.principal([(b"authorization", query["auth"].encode())])
         if principal is None and family.refuses_handshake:
             refusal = AuthError("Wrong or missing credentials")
             await deny_handshake(websocket.scope, websocket.receive, websocket.send, refusal)

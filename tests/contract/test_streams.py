@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import websocket
@@ -184,6 +186,23 @@ def test_credentials_in_the_query(api: Api) -> None:
     with connect(api.server, f"/v1/service/{uuid}/logs/{query}", credentials=False) as stream:
         assert list(frames(stream)) == []
     assert api.server.apikey not in api.server.log()
+
+
+@pytest.mark.parametrize("scheme", ["ApiKey", "Basic"])
+def test_a_whole_header_in_the_query(api: Api, scheme: str) -> None:
+    """go-tutum in a container, with what TUTUM_AUTH holds."""
+    pair = f"{api.server.user}:{api.server.apikey}"
+    if scheme == "Basic":
+        pair = base64.b64encode(pair.encode()).decode()
+    query = urlencode({"auth": f"{scheme} {pair}", "follow": "false"})
+    uuid = api.create()["uuid"]
+    with connect(api.server, f"/v1/service/{uuid}/logs/?{query}", credentials=False) as stream:
+        assert list(frames(stream)) == []
+    assert api.server.apikey not in api.server.log()
+    for wrong in ("", "ApiKey", "Basic x", "ApiKey bob:wrong", "\xff\x00ü"):
+        query = urlencode({"auth": wrong})
+        with connect(api.server, f"/v1/events?{query}", credentials=False) as stream:
+            assert list(frames(stream)) == [{"type": "error", "data": {"errorMessage": "UNAUTHORIZED"}}]
 
 
 # -- events

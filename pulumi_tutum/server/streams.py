@@ -77,19 +77,28 @@ def _logs(kind: str) -> Opener:
 
 
 async def _events(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
-    wanted = {name: query[name] for name in ("type", "object", "parent") if name in query}
+    family: Family = websocket.scope["family"]
+    # The documentation says `parent`, go-dockercloud `parents`; several values are separated by commas.
+    named = {"type": "type", "object": "object", "parent": "parent", "parents": "parent"}
+    wanted = {
+        named[name]: frozenset(family.inward(value) for value in query[name].split(","))
+        for name in named
+        if name in query
+    }
     return Opened(_filtered(edge.control.events(run_of(websocket)), wanted))
 
 
-async def _filtered(source: AsyncGenerator[Mapping[str, Any], None], wanted: Query) -> Frames:
+async def _filtered(
+    source: AsyncGenerator[Mapping[str, Any], None], wanted: Mapping[str, frozenset[str]]
+) -> Frames:
     # Closed with the connection, not some time later: who listens lives.
     async with contextlib.aclosing(source) as events:
         async for event in events:
-            if "type" in wanted and event.get("type") != wanted["type"]:
+            if "type" in wanted and event["type"] not in wanted["type"]:
                 continue
-            if "object" in wanted and event.get("resource_uri") != wanted["object"]:
+            if "object" in wanted and event["resource_uri"] not in wanted["object"]:
                 continue
-            if "parent" in wanted and wanted["parent"] not in event.get("parents", ()):
+            if "parent" in wanted and wanted["parent"].isdisjoint(event["parents"]):
                 continue
             yield [event]
 

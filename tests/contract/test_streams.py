@@ -276,6 +276,32 @@ def test_events_can_be_filtered(api: Api) -> None:
         assert [next(frames(stream))["state"] for _ in range(2)] == ["Starting", "Running"]
 
 
+def test_filters_of_events_take_several_values(api: Api) -> None:
+    """As go-dockercloud sends them; it says `parents`, the documentation `parent`."""
+    one, two = (api.create()["resource_uri"] for _ in range(2))
+    queries = [
+        f"?object={one},{two}&type=service,container",
+        f"?type=container&parent={one},{two}",
+        f"?type=container&parents={one},{two}",
+    ]
+    with ExitStack() as stack:
+        of_services, *of_containers = (
+            stack.enter_context(connect(api.server, f"/v1/events{query}")) for query in queries
+        )
+        api.run()
+        for uri in (one, two):
+            api.ok("POST", f"{uri}start/", 202)
+            api.wait(uri.split("/")[-2], "Running")
+        told = [next(frames(of_services)) for _ in range(4)]
+        assert [(e["resource_uri"], e["state"]) for e in told] == [
+            (uri, state) for uri in (one, two) for state in ("Starting", "Running")
+        ]
+        for stream in of_containers:
+            told = [next(frames(stream)) for _ in range(4)]
+            assert [e["parents"][0] for e in told] == [one, one, two, two]
+            assert {e["type"] for e in told} == {"container"}
+
+
 # -- exec
 
 

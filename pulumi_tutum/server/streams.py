@@ -36,6 +36,9 @@ _PATIENCE = 2.0
 _FALSE = frozenset({"false", "0", "no"})
 #: The command lines of Tutum and Docker Cloud send what is typed, key by key, and show nothing of it.
 _TYPED = re.compile(r"(tutum|dockercloud)-cli/")
+#: Go's clients know by an output "EOF" that a command has ended, and read on for ever without; others would
+#: show it.
+_WANTS_EOF = re.compile(r"\bgo-(?:tutum|dockercloud)\b")
 _quoted = json.encoder.encode_basestring_ascii
 #: Close codes of RFC 6455.
 _NORMAL, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1008, 1011, 1013
@@ -110,10 +113,11 @@ async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
         raise BadRequest("command has an unclosed quotation") from None
     if not command:
         raise BadRequest("command is empty")
-    typed = "true" if _TYPED.match(websocket.headers.get("user-agent", "")) else "false"
+    user_agent = websocket.headers.get("user-agent", "")
+    typed = "true" if _TYPED.match(user_agent) else "false"
     tty = query.get("tty", typed).lower() not in _FALSE
     session = await edge.control.exec(websocket.path_params["uuid"], command, tty=tty)
-
+    wants_eof = _WANTS_EOF.search(user_agent) is not None
     ended = ""
 
     async def output() -> Frames:
@@ -121,6 +125,8 @@ async def _exec(edge: Edge, websocket: WebSocket, query: Query) -> Opened:
         try:
             async for stream, text in session.output():
                 yield [{"type": "log", "output": text, "streamType": stream}]
+            if wants_eof:
+                yield [{"type": "log", "output": "EOF", "streamType": "stdout"}]
             with contextlib.suppress(BackendError):
                 # Tutum had no place for it. Nobody else's client looks here, so that none is confused.
                 ended = f"exit code {await session.wait()}"

@@ -27,10 +27,11 @@ SECONDS = 60.0
 
 @contextmanager
 def connect(
-    server: Server, path: str, *, credentials: bool = True, receive_bytes: int = 0
+    server: Server, path: str, *, credentials: bool = True, receive_bytes: int = 0, user_agent: str = ""
 ) -> Iterator[websocket.WebSocket]:
     """Open a stream; `path` begins with a slash. `receive_bytes`: how much the system takes in unread."""
     header = [f"Authorization: ApiKey {server.user}:{server.apikey}"] if credentials else []
+    header += [f"User-Agent: {user_agent}"] if user_agent else []
     options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)] if receive_bytes else []
     stream = websocket.WebSocket(sockopt=options)
     try:
@@ -303,6 +304,19 @@ def test_filters_of_events_take_several_values(api: Api) -> None:
 
 
 # -- exec
+
+
+@pytest.mark.parametrize("library", ["go-tutum/0.21.0", "mine go-tutum/0.21.0", "go-dockercloud/0.21.0"])
+def test_go_is_told_that_a_command_has_ended(api: Api, library: str) -> None:
+    """Its `Exec` reads until an output is "EOF"; the command lines of the time would print that."""
+    uuid = api.run()["containers"][0].rstrip("/").rpartition("/")[2]
+    path = f"/v1/container/{uuid}/exec/?command=echo+one"
+    for user_agent, told in (
+        (library, ["one\n", "EOF"]),
+        ("python-tutum/0.21.2", ["one\n"]),
+    ):
+        with connect(api.server, path, user_agent=user_agent) as stream:
+            assert [frame["output"] for frame in frames(stream)] == told
 
 
 def test_exec(api: Api) -> None:

@@ -22,9 +22,14 @@ _SUBSYSTEM = {
     ),
     **dict.fromkeys(("action", "events"), "audit"),
 }
-_PATH = re.compile(r"/api/(app|infra|audit)/v1/(?:([^/]+)/)?([a-z]+)/(.*)", re.DOTALL)
+_RESOURCE = "|".join(_SUBSYSTEM)
+#: go-dockercloud leaves `/api` out of some streams' addresses.
+_PATH = re.compile(rf"(/api)?/(app|infra|audit)/v1/(?:([^/]+)/)?({_RESOURCE})/(.*)", re.DOTALL)
 _OUTWARD = re.compile(r"/api/v1/([a-z]+)/")
-_INWARD = re.compile(r"/api/(?:app|infra|audit)/v1/(?:[^/]+/)??([a-z]+)/(?=[^/]+/?$)")
+#: Most URIs end with a uuid or a name; some, which have no namespace, with several names.
+_INWARD = re.compile(
+    rf"/api/(?:app|infra|audit)/v1/(?:[^/]+/)??((?:{_RESOURCE})(?=/[^/]+/?$)|nodetype|region|az)/"
+)
 _USERS_OWN = frozenset(
     {
         "container_envvars",
@@ -34,6 +39,13 @@ _USERS_OWN = frozenset(
         "run_command",
         "entrypoint",
         "body",
+        "container_path",
+        "host_path",
+        "healthcheck",
+        "working_dir",
+        "log",
+        "logs",
+        "output",
     }
 )
 
@@ -46,9 +58,9 @@ def translate(kind: str, path: str, user: str) -> tuple[Family, str] | None:
         user: the account, which is also the only namespace.
     """
     match = _PATH.fullmatch(path)
-    if match is None:
+    if match is None or (match[1] is None and kind != "websocket"):
         return None
-    subsystem, namespace, resource, rest = match.groups()
+    _, subsystem, namespace, resource, rest = match.groups()
     if _SUBSYSTEM.get(resource) != subsystem or (namespace is not None and namespace != user):
         return None
     prefix = "/v1" if kind == "websocket" else "/api/v1"

@@ -203,7 +203,8 @@ def _service(*, listed: bool) -> dict[str, Any]:
         shape = _answered(attribute)
         for name in (attribute.answer, *attribute.aliases):
             properties[name] = {**shape, "description": attribute.doc}
-            if not attribute.extension:
+            # `image_name` is answered for two rows: for itself, and for `image`.
+            if not attribute.extension and name not in required:
                 required.append(name)
     return {"type": "object", "required": required, "properties": properties}
 

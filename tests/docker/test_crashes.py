@@ -217,6 +217,19 @@ def test_containers_and_volumes_that_nobody_knows_are_removed(real: Real) -> Non
     check(real, "create", service)
 
 
+def test_the_servers_network_comes_back_where_it_was(real: Real) -> None:
+    """After `docker system prune`, which spares no network in which nothing runs."""
+    service = real.run(roles=["global"])
+    real.act(service, "stop")
+    real.wait(service, "Stopped")
+    engine = real.engines[0]
+    assert len(engine.networks.prune()["NetworksDeleted"]) == 1
+    started = real.start(service)
+    assert started["state"] == "Running", real.why(service)
+    asks = 'timeout 20 wget -qO- --header "Authorization: $TUTUM_AUTH" $TUTUM_SERVICE_API_URL'
+    assert f'"uuid": "{service["uuid"]}"' in real.sh(service, asks)
+
+
 def test_a_server_without_data_leaves_nothing(own_engine: DockerEngine) -> None:
     with (
         Server(backend="docker", node=[own_engine.url], stop_seconds=1) as server,

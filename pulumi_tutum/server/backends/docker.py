@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import docker
-from docker.types import Mount
+from docker.types import IPAMConfig, IPAMPool, Mount
 
 from ...errors import BackendError, ConfigError, Problem
 from ..model import uuid_for
@@ -198,6 +198,7 @@ class DockerBackend:
         self._images: dict[str, ImageInfo] = {}
         self._announced: dict[str, str] = {}
         self._gateways: dict[Engine, str] = {}
+        self._pools: dict[Engine, IPAMPool] = {}
         self._networking: dict[Engine, asyncio.Lock] = {}
         self._turns: dict[Engine, asyncio.Semaphore] = {}
         self._doomed: dict[Engine, set[str]] = {}
@@ -373,10 +374,20 @@ class DockerBackend:
                     client.remove_network(extra["Id"])
             if not found:
                 made = {SERVER: self._server_id}
-                client.create_network(self._network, driver="bridge", labels=made, check_duplicate=True)
+                options = {"driver": "bridge", "labels": made, "check_duplicate": True}
+                # Where it was before somebody removed it: at its gateway containers find this server.
+                pools = [self._pools[engine]] if engine in self._pools else []
+                try:
+                    client.create_network(self._network, ipam=IPAMConfig(pool_configs=pools), **options)
+                except docker.errors.APIError:
+                    if not pools:
+                        raise
+                    client.create_network(self._network, **options)
             for block in client.inspect_network(self._network)["IPAM"]["Config"] or ():
-                if block.get("Gateway") and ":" not in block["Gateway"]:
-                    return str(block["Gateway"]).partition("/")[0]
+                gateway = str(block.get("Gateway") or "").partition("/")[0]
+                if gateway and ":" not in gateway:
+                    self._pools[engine] = IPAMPool(subnet=block["Subnet"], gateway=gateway)
+                    return gateway
             return ""
 
         async with self._networking[engine]:
@@ -758,8 +769,10 @@ class DockerBackend:
             await engine.call(lambda client: self._begin(client, container))
         except (BackendError, docker.errors.NotFound) as error:
             spec = container.spec
-            if f"network {self._network} not found" in str(error):
+            if re.search(r"network \S+ not found", str(error)) and spec is not None:
+                # Somebody has removed it, as `docker system prune` does; the container knows it by its id.
                 await self._ensure_network(engine)
+                await engine.call(lambda client: self._join(client, container.id, spec, leave=True))
             elif _HALF_STARTED.search(str(error)) and spec is not None:
                 await engine.call(lambda client: client.remove_container(container.id, force=True), slow=True)
                 identity, _ = await self._make(engine, spec, await self._config(engine, spec))
@@ -892,9 +905,7 @@ class DockerBackend:
                 and {a for _, a in have if _ not in dict(wanted)} == set()
             ):
                 return False
-            if found is not None:
-                client.disconnect_container_from_network(identity, self._network, force=True)
-            client.connect_container_to_network(identity, self._network, aliases=aliases(spec), links=wanted)
+            self._join(client, identity, spec, leave=found is not None)
             return True
 
         with self._calling(container):
@@ -903,6 +914,14 @@ class DockerBackend:
                     await self._refresh(container)
             except docker.errors.NotFound:
                 raise BackendError("the container is gone") from None
+
+    def _join(self, client: Any, identity: str, spec: ContainerSpec, *, leave: bool) -> None:
+        """Connect a container to the network, with its names and those of its links."""
+        if leave:
+            client.disconnect_container_from_network(identity, self._network, force=True)
+        client.connect_container_to_network(
+            identity, self._network, aliases=aliases(spec), links=link_names(spec.links)
+        )
 
     # -- logs and commands
 

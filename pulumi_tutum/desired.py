@@ -249,7 +249,8 @@ def next_action(
             return "start" if remade or not has_finished(service, inputs) else None
         if service.get("synchronized") is False:
             return "redeploy"
-        if state == STOPPED or (state == PARTLY_RUNNING and (stopped or wanted is None)):
+        # With as many as are wanted, and none stopped, a scale that failed or a lack of health is the reason.
+        if state == STOPPED or (state == PARTLY_RUNNING and (stopped or wanted in (None, current))):
             return "start"
     if wanted is None or stopped or state not in (RUNNING, PARTLY_RUNNING):
         return None

@@ -589,6 +589,17 @@ def test_delete_waits_for_a_transition_first(stack: Stack, client: Client) -> No
     assert client.get_service(first)["state"] == "Terminated"
 
 
+def test_a_scale_that_failed_is_repaired_when_it_is_taken_back(stack: Stack, client: Client) -> None:
+    two = {**WEB, "target_num_containers": 2}
+    stack.up(web=two)
+    broken = {"image": "acme/web:missing", "target_num_containers": 3, "rollback_on_failure": True}
+    with pytest.raises(Failed, match="rolled back"):
+        stack.up(web={**WEB, **broken})
+    assert client.get_service(uuid(stack))["state"] == "Running"
+    stack.up(web=two)
+    assert stack.preview(web=two) == {}
+
+
 # -- adopt -------------------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,8 @@ NEXT: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], str | None
     ("stopped and outdated", service(STOPPED, 0, 1, **OUTDATED), inputs(), {}, "redeploy"),
     ("one is down", service(PARTLY_RUNNING, 1, 1), inputs(target_num_containers=2), {}, "start"),
     ("one is missing", service(PARTLY_RUNNING, 1), inputs(target_num_containers=2), {}, "scale"),
+    ("all are there, a scale has failed", service(PARTLY_RUNNING, 1), inputs(), {}, "start"),
+    ("all are there, started", service(PARTLY_RUNNING, 1), inputs(), {"done": ["start"]}, None),
     ("too many", service(RUNNING, 3), inputs(), {}, "scale"),
     (
         "redeployed, still short",

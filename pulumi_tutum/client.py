@@ -325,6 +325,25 @@ class Client:
             return False
         return True
 
+    def refused(self, definition: Mapping[str, Any], **limits: Unpack[Limits]) -> list[Problem]:
+        """What of a definition the server cannot do, or its operator does not allow (an extension of ours).
+
+        Args:
+            definition: attributes of a service, nothing secret. It may be a part of one.
+
+        Returns:
+            nothing, too, when the server does not know the question.
+        """
+        path = "/api/v1/refused/"
+        try:
+            answer = self._json("GET", path, _limits(**limits), params={"definition": json.dumps(definition)})
+        except (NotFound, NotAllowed):
+            return []
+        found = answer.get("refused")
+        if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
+            raise _Malformed(f"GET {path}: the answer is not a list of problems")
+        return [Problem(str(item.get("path", "")), str(item.get("reason", ""))) for item in found]
+
     # -- what is around services -------------------------------------------------------------------
 
     def list_containers(

@@ -37,6 +37,8 @@ _SUFFIX_LENGTH = 7
 
 #: `container_envvars.MODE`, `container_envvars["MODE"]`
 _PATH_OF_KEY = re.compile(r'(\w+)(?:\.([^.\[\]]+)|\["([^"]+)"\])')
+#: What `questionable` looks at.
+_QUESTIONABLE = ("bindings", "cpu_shares", "memory", "network", "pid", "privileged")
 
 _ALL_INPUTS = {**schema.INPUTS, **schema.OPTIONS}
 
@@ -61,6 +63,23 @@ def problems(declared: Mapping[str, Any]) -> list[Problem]:
     # A mark is no value, so what else is said about it is about us.
     said = tuple(problem.path for problem in marked)
     return marked + [problem for problem in found if not problem.path.startswith(said)]
+
+
+def questionable(olds: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of new inputs those that not every backend can do, or not every operator allows; as the API has them.
+
+    Nothing of it is secret. What is not known yet is left out.
+    """
+    found = {}
+    for name in _QUESTIONABLE:
+        value = inputs.get(name)
+        if value is not None and not schema.has_unknown(value):
+            default, old = schema.INPUTS[name].default, olds.get(name)
+            if not schema.same(name, default, value) and not schema.same(name, old, value):
+                found[name] = value
+    if not any(binding.get("host_path") for binding in found.get("bindings", ())):
+        found.pop("bindings", None)
+    return schema.body(found)
 
 
 def _unsupported(value: Any, path: str) -> Iterator[Problem]:

@@ -65,6 +65,7 @@ _OF_THE_DEFAULT_ACCOUNT = ("TUTUM_AUTH", "TUTUM_USER", "TUTUM_APIKEY", "TUTUM_PA
 #: Seconds for a look at the control plane before anything is done (adoption, replacement); previews wait
 #: for it.
 _LOOK_SECONDS = 15.0
+_ASK_SECONDS = 5.0
 _CONNECT_SECONDS = 2.0
 #: The host's functions at the end of a run have 3 seconds together.
 _CLOSE_SECONDS = 2.5
@@ -108,6 +109,7 @@ class ServiceProvider(ResourceProvider):
         if found:
             return CheckResult(news, [CheckFailure("", str(problem)) for problem in found])
         inputs = desired.normal(news)
+        found = state.refused(desired.questionable(olds, inputs))
         inputs |= {name: news[name] for name in (desired.URN, desired.DELETE_FIRST) if name in news}
         urn = call.urn or news.get(desired.URN)
         existing = state.existing.get(urn)
@@ -117,7 +119,7 @@ class ServiceProvider(ResourceProvider):
         elif existing:
             inputs.pop("adopt", None)  # that was for the first of this name
         elif "adopt" in inputs and not schema.is_unknown(inputs["adopt"]):
-            found = self._announce_adoption(call, inputs)
+            found += self._announce_adoption(call, inputs)
         if urn and not desired.visible(olds):
             state.keys[urn] = self._create_key(urn, existing, inputs)
         self._fill_in_name(urn, olds, inputs)
@@ -424,6 +426,15 @@ class _HostState:
                 f"no control plane answers at {address.geturl()}: start one with `pulumi-tutum serve`, "
                 "or set TUTUM_REST_HOST (or tutum:restHost)"
             )
+
+    def refused(self, definition: Mapping[str, Any]) -> list[Problem]:
+        """What of a definition the control plane would refuse, as far as it says so beforehand."""
+        if not definition or self.unreachable:
+            return []
+        try:
+            return self.session.client.refused(definition, deadline=time.monotonic() + _ASK_SECONDS)
+        except TutumError:
+            return []  # whoever makes the service will be told
 
 
 # -- what the verbs share --------------------------------------------------------------------------------

@@ -266,6 +266,14 @@ class ControlPlane:
         """
         return self.services.create_service(body, request, key, run)
 
+    def refused(self, definition: Mapping[str, Any]) -> list[Problem]:
+        """What of a definition the backend, or its operator, would not allow; for previews.
+
+        Raises:
+            BadRequest: what nobody would allow.
+        """
+        return self.services.refused(definition)
+
     async def create_stack(self, body: Mapping[str, Any], request: RequestInfo | None = None) -> Reply:
         return self.stacks.create(body, request)
 

@@ -422,16 +422,28 @@ async def read_json(request: Request) -> dict[str, Any]:
     charset = re.search(r'charset\s*=\s*"?([^";\s]+)', options)
     if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
         raise BadRequest("The body must be JSON in UTF-8", status=415)
+    return parse_object(body, "The body", 415)
+
+
+def parse_object(text: bytes, what: str, status: int = 400) -> dict[str, Any]:
+    """The JSON object that a text is.
+
+    Args:
+        what: what to call it in an error; status: of the error when it is no JSON.
+
+    Raises:
+        BadRequest: as `read_json`.
+    """
     try:
-        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         raise BadRequest("The JSON is nested too deep") from None
     except ValueError:
-        raise BadRequest("The body is not JSON", status=415) from None
+        raise BadRequest(f"{what} is not JSON", status=status) from None
     if not isinstance(value, dict):
-        raise BadRequest("The body must be a JSON object")
+        raise BadRequest(f"{what} must be a JSON object")
     _check_depth(value, MAX_DEPTH)
-    if b"\\ud" in body.lower():
+    if b"\\ud" in text.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:

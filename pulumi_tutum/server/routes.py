@@ -12,7 +12,19 @@ from typing import Any
 
 from ..errors import BadRequest
 from .auth import split_header
-from .http import DEFAULT_TAIL, MAX_TAIL, TEXT, Answer, Call, Handler, Parameter, Route, page, run_of
+from .http import (
+    DEFAULT_TAIL,
+    MAX_TAIL,
+    TEXT,
+    Answer,
+    Call,
+    Handler,
+    Parameter,
+    Route,
+    page,
+    parse_object,
+    run_of,
+)
 
 # -- handlers ------------------------------------------------------------------------------------------------
 
@@ -85,6 +97,12 @@ async def _create_service(call: Call) -> Answer:
     key = call.request.headers.get("idempotency-key")
     run = run_of(call.request)
     return Answer.of(await call.control.create_service(call.body, call.info(), key=key, run=run))
+
+
+async def _refused(call: Call) -> Answer:
+    definition = parse_object((call.option("definition") or "{}").encode(), "definition")
+    found = call.control.refused(definition)
+    return Answer({"refused": [{"path": p.path, "reason": p.reason} for p in found]})
 
 
 async def _create_stack(call: Call) -> Answer:
@@ -387,6 +405,14 @@ ROUTES: tuple[Route, ...] = (
     *_reading("nodetype", "{provider}/{name}"),
     *_reading("az", "{provider}/{region}/{name}"),
     *_reading("tag", "{name}"),
+    Route(
+        "GET",
+        "/api/v1/refused/",
+        _refused,
+        "What of a service's definition the backend cannot do, or its operator does not allow",
+        parameters=(Parameter("definition", "Attributes of a service, as a JSON object."),),
+        extension=True,
+    ),
     Route(
         "POST",
         "/api/v1/image/announce/",

@@ -234,6 +234,12 @@ class Services:
         )
         return change.add(service)
 
+    def refused(self, definition: Mapping[str, Any]) -> list[Problem]:
+        """What of a definition, which may be a part of one, the backend refuses."""
+        if problems := schema.problems(definition, strict=False, partial=True):
+            raise bad_request(problems)
+        return self.core.backend.refuse(model.wire(definition, ""))
+
     def create_service(
         self, body: Mapping[str, Any], request: RequestInfo | None, key: str | None, run: str = ""
     ) -> Reply:

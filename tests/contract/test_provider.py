@@ -210,6 +210,19 @@ def test_bad_input_is_refused_before_anything_is_sent(stack: Stack, proxy: Fault
     assert sent(proxy, act) == []
 
 
+def test_what_not_every_backend_does_is_asked_for_when_it_is_new(stack: Stack, proxy: FaultProxy) -> None:
+    data = {**WEB, "bindings": [{"container_path": "/data"}]}
+    web = {**data, "cpu_shares": 512}
+    assert sent(proxy, lambda: stack.preview(web=web)) == ["GET"]
+    stack.up(web=web)
+    assert sent(proxy, lambda: stack.preview(web=web)) == []
+    assert sent(proxy, lambda: stack.preview(web={**web, "pid": "host"})) == ["GET"]
+    assert sent(proxy, lambda: stack.preview(web=data)) == []
+    # Without an answer the preview goes on: whoever makes the service will be told.
+    proxy.on(status(404), "GET", "/refused/")
+    assert stack.preview(web=web, other={**WEB, "privileged": True}) == {"other": "create"}
+
+
 def test_unknown_values_survive_the_host(stack: Stack) -> None:
     inputs = stack.check("web", {}, {**WEB, "linked_to_service": [{"to_service": UNKNOWN, "name": "db"}]})
     assert type(inputs["linked_to_service"][0]["to_service"]).__name__ == "Unknown"

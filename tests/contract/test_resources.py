@@ -218,6 +218,35 @@ def test_what_there_is_only_to_read(api: Api) -> None:
 # -- triggers
 
 
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"privileged": True},
+        {"pid": "host"},
+        {"network": "host"},
+        {"cpu_shares": 512},
+        {"memory": 4},
+        {"memory": 64, "privileged": False},
+        {"bindings": [{"container_path": "/a"}, {"container_path": "/b", "host_path": "/etc"}]},
+    ],
+)
+def test_what_will_be_refused_is_told_beforehand(api: Api, definition: dict[str, Any]) -> None:
+    query = {"definition": json.dumps(definition)}
+    refused = api.ok("GET", f"{V1}/refused/", params=query)["refused"]
+    body = {"image": api.backend.image, "name": api.name(), **definition}
+    answer = api.call("POST", f"{V1}/service/", json=body)
+    if refused:
+        assert answer.status_code == 400
+        assert answer.json()["error"] == "; ".join(f"{p['path']}: {p['reason']}" for p in refused)
+    else:
+        api.end(answer.json()["uuid"])
+
+
+@pytest.mark.parametrize("definition", ["{", "[]", '{"memory": 1}', "[" * 5000])
+def test_what_nobody_would_take_is_no_question(api: Api, definition: str) -> None:
+    api.refused(400, "GET", f"{V1}/refused/", params={"definition": definition})
+
+
 def test_triggers(api: Api) -> None:
     service = api.run()
     base = f"{V1}/service/{service['uuid']}/trigger/"

@@ -24,6 +24,7 @@ from pulumi_tutum.errors import (
     Conflict,
     NotAllowed,
     NotFound,
+    Problem,
     RateLimited,
     ServerError,
     TransportError,
@@ -414,6 +415,23 @@ def test_a_server_without_keys_is_told_apart(status: int) -> None:
         assert client.close_keys([]) is False
     with HttpStub(lambda call: {"closed": 0}) as stub, connect(stub) as client:
         assert client.close_keys([]) is True
+
+
+def test_what_the_server_refuses_is_known_where_it_tells() -> None:
+    with HttpStub(lambda call: Reply({"error": "no"}, 404)) as stub, connect(stub) as client:
+        assert client.refused({"pid": "host"}) == []
+    with (
+        HttpStub(lambda call: {"refused": [{"path": "pid", "reason": "not here"}]}) as stub,
+        connect(stub) as client,
+    ):
+        assert client.refused({"pid": "host"}) == [Problem("pid", "not here")]
+    assert stub.calls[0].query == {"definition": '{"pid": "host"}'}
+    with (
+        HttpStub(lambda call: {"refused": True}) as stub,
+        connect(stub) as client,
+        pytest.raises(TransportError, match="not a list of problems"),
+    ):
+        client.refused({"pid": "host"})
 
 
 # -- limits and threads ----------------------------------------------------------------------------

@@ -110,6 +110,15 @@ def test_what_a_container_is_made_of(real: Real) -> None:
     assert container["uuid"] == inspected["Config"]["Labels"]["io.tutum.container"]
 
 
+def test_text_that_a_swarm_would_take_for_a_template_arrives_as_it_is(real: Real) -> None:
+    given = {"A": "{{.Node.Hostname}}", "B": "{{ nonsense }}", "C": "{{{{x}}}}", "D": "p{{ss", "E": "}}"}
+    envvars = [{"key": key, "value": value} for key, value in given.items()]
+    service = real.run(container_envvars=envvars, bindings=[{"container_path": "/a{{b"}])
+    found = running(real, service).attrs
+    assert {f"{key}={value}" for key, value in given.items()} <= set(found["Config"]["Env"])
+    assert [mount["Destination"] for mount in found["Mounts"]] == ["/a{{b"]
+
+
 def test_no_secret_is_in_a_label(real: Real) -> None:
     secret = "a-secret-of-this-test"
     service = real.run(

@@ -922,7 +922,7 @@ class SwarmBackend:
             "Command": command.entrypoint,
             "Args": command.arguments,
             "Hostname": spec.hostname,
-            "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+            "Env": _environment(spec),
             "Dir": spec.working_dir,
             "Mounts": self._mounts(spec),
             "StopGracePeriod": self._stop_seconds * _SECOND,
@@ -977,11 +977,12 @@ class SwarmBackend:
         made = {SERVER: self._server_id, SERVICE: spec.service_uuid}
         mounts: list[dict[str, Any]] = []
         for volume in spec.volumes:
-            mount: dict[str, Any] = {"Target": volume.container_path, "ReadOnly": not volume.rewritable}
+            target = literal(volume.container_path)
+            mount: dict[str, Any] = {"Target": target, "ReadOnly": not volume.rewritable}
             if volume.volume:
                 mount |= {"Type": "volume", "Source": volume.volume, "VolumeOptions": {"Labels": made}}
             elif volume.host_path:
-                mount |= {"Type": "bind", "Source": volume.host_path}
+                mount |= {"Type": "bind", "Source": literal(volume.host_path)}
             else:
                 continue
             mounts.append(mount)
@@ -1452,10 +1453,19 @@ async def _until(stream: AsyncGenerator[T, None], end: Coroutine[Any, Any, None]
         await stream.aclose()
 
 
+def _environment(spec: ContainerSpec) -> list[str]:
+    return [f"{name}={literal(value)}" for name, value in spec.environment.items()]
+
+
 def service_name(spec: ContainerSpec) -> str:
     """A container's swarm service: readable, valid for a swarm, and never that of its predecessor."""
     name = "-".join(re.findall(r"[A-Za-z0-9]+", spec.name))[:50].strip("-")
     return f"{name or 'c'}-{spec.uuid[:8]}"
+
+
+def literal(text: str) -> str:
+    """What a swarm makes this text of: it takes environment, host names and mounts for templates."""
+    return text.replace("{{", '{{"{{"}}')
 
 
 def _repository(image: str) -> str:

@@ -18,6 +18,7 @@ from pulumi_tutum import config, stream
 from tests.support import images
 from tests.support.real import V1, Real
 from tests.support.server import Server
+from tests.support.stack import Refused, Stack
 from tests.support.swarm import SwarmCluster
 from tests.support.tools import until
 
@@ -209,8 +210,8 @@ def test_the_network_of_the_host(real: Real) -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ({"privileged": True}, "privileged: "),
-        ({"pid": "host"}, "pid: "),
+        ({"privileged": True}, "privileged: true is not supported by a swarm"),
+        ({"pid": "host"}, "pid: host is not supported by a swarm"),
         ({"cpu_shares": 512}, "cpu_shares: 512 is not supported by a swarm"),
         ({"memory": 4}, "memory: must be 6 or more"),
         ({"bindings": [{"container_path": "/x", "host_path": "/etc"}]}, "bindings[0].host_path: not allowed"),
@@ -221,6 +222,18 @@ def test_what_a_swarm_cannot_do_is_refused(real: Real, body: dict[str, Any], pro
     answer = real.call("POST", f"{V1}/service/", {"image": "test/busybox", "name": "never", **body})
     assert answer.status_code == 400
     assert problem in answer.json()["error"]
+    assert "--allow privileged" not in answer.json()["error"]
+
+
+def test_a_preview_tells_what_a_swarm_cannot_do(server: Server) -> None:
+    web = {"image": "test/busybox", "privileged": True, "pid": "host", "cpu_shares": 512}
+    with Stack(server.environment) as stack, pytest.raises(Refused) as refusal:
+        stack.preview(web=web)
+    assert [reason.partition(":")[0] for reason in refusal.value.reasons] == [
+        "privileged",
+        "pid",
+        "cpu_shares",
+    ]
 
 
 # -- ends ------------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ class SwarmBackend:
     # -- what services may ask for
 
     def refuse(self, definition: Mapping[str, Any]) -> list[Problem]:
-        problems = [*self._policy.refuse(definition), *unfit(definition)]
+        problems = list(unfit(definition))
         way_out = "is not supported by a swarm; use the docker backend, or"
         if definition.get("privileged"):
             problems.append(Problem("privileged", f"true {way_out} set it to false"))
@@ -330,6 +330,9 @@ class SwarmBackend:
         check = definition.get("healthcheck") or {}
         if "http" in check and not published_port_is_probed(definition, check):
             problems.append(Problem("healthcheck.http", "needs a published port in a swarm; or use command"))
+        # What no operator could allow is not his to allow.
+        said = {problem.path for problem in problems}
+        problems += [problem for problem in self._policy.refuse(definition) if problem.path not in said]
         return [*problems, *self._refuse_links(definition)]
 
     def _refuse_links(self, definition: Mapping[str, Any]) -> list[Problem]:

@@ -110,7 +110,7 @@ class Infrastructure:
                 node.name, node.address, node.docker_version = b.name, b.address, b.docker_version
                 node.cpu, node.memory, node.disk = b.cpu, b.memory_mb, b.disk_gb
                 came = came or (b.up and node.state != "Deployed")
-                node.state = "Deployed" if b.up else "Unreachable"
+                node.state, node.open = "Deployed" if b.up else "Unreachable", b.open
                 if b.up:
                     node.last_seen = now
                     if node.given_up:

@@ -294,7 +294,7 @@ class Stack:
 @dataclass(slots=True, eq=False)
 class Node:
     """A node, as last heard of. `backend_tags`: the tags that the backend told last; a change there wins over
-    ours. `given_up`: it has not answered for `node_grace`.
+    ours. `open`: it takes new containers. `given_up`: it has not answered for `node_grace`.
     """
 
     kind: ClassVar[str] = "node"
@@ -315,6 +315,7 @@ class Node:
     last_seen: float | None = None
     deployed: float | None = None
     destroyed: float | None = None
+    open: bool = True
     given_up: bool = False
 
 

@@ -18,7 +18,7 @@ class NodeLoad:
 
     Attributes:
         tags: the node's own and its automatic ones.
-        awaited: it does not answer just now, and has not been given up.
+        up: it takes containers; awaited: it does, or will again: it has not been given up.
         running: containers that run there, or are about to.
         of_service: those of them that belong to the service in question.
         taken: outer ports in use there, as (protocol, port); `added`: those that were given out since.

@@ -519,6 +519,26 @@ def test_without_a_data_folder_nothing_stays(cluster: SwarmCluster) -> None:
 # -- nodes -----------------------------------------------------------------------------------------
 
 
+def test_a_paused_node_keeps_what_it_has_and_gets_nothing_new(real: Real) -> None:
+    keep, more = real.run(), real.create()
+    api = real.engines[0].api
+    (node,) = real.ok("GET", f"{V1}/node/")["objects"]
+
+    def update(availability: str, labels: dict[str, str]) -> None:
+        (entry,) = api.nodes()
+        spec = {**entry["Spec"], "Availability": availability, "Labels": labels}
+        api.update_node(entry["ID"], entry["Version"]["Index"], spec)
+
+    update("pause", {"io.tutum.tag.paused": "1"})
+    until(lambda: real.get(node["uuid"], "node")["tags"], "it is seen to be paused")
+    assert real.get(keep["uuid"])["state"] == "Running"
+    real.act(more, "start")
+    assert real.get(more["uuid"])["state"] == "Starting"
+    assert services(real, more) == []
+    update("active", {})
+    assert real.settle(more)["state"] == "Running"
+
+
 def test_tags_are_labels_of_the_node(real: Real) -> None:
     (node,) = real.ok("GET", f"{V1}/node/")["objects"]
     real.ok("PATCH", f"{V1}/node/{node['uuid']}/", {"tags": [{"name": "web"}]})

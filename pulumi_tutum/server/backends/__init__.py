@@ -139,12 +139,18 @@ class Observed:
 
 @dataclass(frozen=True)
 class BackendNode:
-    """A machine that can carry containers. `up` False: it exists and does not answer (state Unreachable)."""
+    """A machine that can carry containers.
+
+    Attributes:
+        up: False: it exists and does not answer (state Unreachable).
+        open: False: what is on it stays, but it takes nothing new.
+    """
 
     uuid: str
     name: str
     tags: tuple[str, ...] = ()
     up: bool = True
+    open: bool = True
     address: str = ""
     docker_version: str = ""
     cpu: int = 1

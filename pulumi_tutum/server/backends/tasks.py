@@ -160,7 +160,9 @@ def _why(task: Task, image: str, memory: int) -> str:
 
 
 def node(entry: Mapping[str, Any], uuid: str) -> BackendNode:
-    """A node as the swarm describes it. One that is drained counts as down: nothing is to run there."""
+    """A node as the swarm describes it. One that is drained counts as down: nothing is to run there. One that
+    is paused takes nothing new.
+    """
     described, spec = entry.get("Description") or {}, entry["Spec"]
     resources = described.get("Resources") or {}
     tags = sorted(k.removeprefix(TAG) for k in spec.get("Labels") or {} if k.startswith(TAG))
@@ -169,6 +171,7 @@ def node(entry: Mapping[str, Any], uuid: str) -> BackendNode:
         described.get("Hostname") or entry["ID"],
         tuple(tags),
         up=entry["Status"].get("State") == "ready" and spec.get("Availability") != "drain",
+        open=spec.get("Availability", "active") == "active",
         address=_address(entry),
         docker_version=(described.get("Engine") or {}).get("EngineVersion", ""),
         cpu=max(int(resources.get("NanoCPUs") or 0) // _GIGA, 1),

@@ -132,10 +132,14 @@ def described(**status: str) -> dict[str, Any]:
 def test_nodes() -> None:
     found = node(described(), "uuid")
     assert (found.name, found.tags, found.up, found.address) == ("one", ("web",), True, "10.0.0.7")
+    assert found.open
     assert (found.cpu, found.memory_mb, found.docker_version) == (2, 1024, "20.10.24")
     assert not node(described(State="down"), "uuid").up
     drained = described()
     drained["Spec"]["Availability"] = "drain"
     assert not node(drained, "uuid").up
+    paused = described()
+    paused["Spec"]["Availability"] = "pause"
+    assert (node(paused, "uuid").up, node(paused, "uuid").open) == (True, False)
     manager = {**described(Addr="0.0.0.0"), "ManagerStatus": {"Addr": "10.0.0.1:2377"}}
     assert node(manager, "uuid").address == "10.0.0.1"

@@ -573,6 +573,23 @@ def test_an_engine_without_a_swarm_is_no_backend(docker_tools: None) -> None:
     assert "is not a swarm manager" in ended.stderr
 
 
+def test_another_manager_takes_over_from_one_that_is_demoted(docker_tools: None) -> None:
+    with SwarmCluster(2, managers=2) as cluster:
+        images.load(cluster, images.busybox())
+        nodes = [f"node{number}={url}" for number, url in enumerate(cluster.node_urls, 1)]
+        with (
+            Server(backend="swarm", node=nodes, stop_seconds=1) as server,
+            Real(server, cluster.node_urls) as real,
+        ):
+            keep = real.run()
+            api = real.engines[1].api
+            (entry,) = [n for n in api.nodes() if n["Description"]["Hostname"] == "node1"]
+            api.update_node(entry["ID"], entry["Version"]["Index"], {**entry["Spec"], "Role": "worker"})
+            until(lambda: not real.engines[0].info()["Swarm"]["ControlAvailable"], "it is no manager")
+            assert real.run()["state"] == "Running"
+            assert real.get(keep["uuid"])["state"] == "Running"
+
+
 def test_a_manager_whose_engine_dies_comes_back(docker_tools: None, tmp_path: Path) -> None:
     with SwarmCluster(1) as cluster:
         images.load(cluster, images.busybox())

@@ -499,9 +499,13 @@ class Engine:
             old.close()
         tls = self._certificates.for_docker_py() if self._certificates else False
         client = _Client(self._url, version="auto", timeout=_CALL_SECONDS, tls=tls, max_pool_size=32)
+        self.facts = self._facts(client)
+        self._client = client
+
+    def _facts(self, client: Any) -> Facts:
         info = client.info()
         root = info.get("DockerRootDir", "")
-        self.facts = Facts(
+        return Facts(
             id=info.get("ID", ""),
             name=info.get("Name", ""),
             version=info.get("ServerVersion", ""),
@@ -511,7 +515,11 @@ class Engine:
             swarm=info.get("Swarm") or {},
             time=info.get("SystemTime", ""),
         )
-        self._client = client
+
+    async def learn(self) -> None:
+        """Ask again what it is: it may have been made a manager of its swarm, or none any more."""
+        with contextlib.suppress(BackendError):
+            self.facts = await self.call(self._facts)
 
     def _probe(self, url: str) -> None:
         """Look whether somebody listens: docker-py leaks a socket when nobody does."""

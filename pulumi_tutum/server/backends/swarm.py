@@ -452,6 +452,8 @@ class SwarmBackend:
                 log.debug("cannot look at the swarm: %s", error)
                 self._stale = True
                 pause = 0.5
+                # Another node may be a manager by now.
+                await asyncio.gather(*(engine.learn() for engine in self._engines if engine.up))
             except Exception:
                 log.exception("looking at the swarm failed")
                 pause = _IDLE_MOST

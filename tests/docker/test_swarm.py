@@ -561,6 +561,12 @@ def test_tags_are_labels_of_the_node(real: Real) -> None:
     assert real.start(real.create(tags=["web"]))["state"] == "Not running"
     real.ok("PATCH", f"{V1}/node/{node['uuid']}/", {"tags": []})
     until(lambda: labels() == {"zone": "a"}, "others' labels stay")
+    for name in ("one", "two", "three", "four"):
+        real.ok("PATCH", f"{V1}/node/{node['uuid']}/", {"tags": [{"name": name}]})
+    until(lambda: labels() == {"zone": "a", "io.tutum.tag.four": "1"}, "the last of many changes holds")
+    assert tags() == ["four"]
+    real.ok("PATCH", f"{V1}/node/{node['uuid']}/", {"tags": []})
+    until(lambda: labels() == {"zone": "a"}, "it has no tags")
 
 
 def test_an_engine_without_a_swarm_is_no_backend(docker_tools: None) -> None:

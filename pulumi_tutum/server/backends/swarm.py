@@ -54,6 +54,7 @@ from . import (
 )
 from .engine import (
     CONTAINER,
+    ORDINAL,
     REVISION,
     SERVER,
     SERVICE,
@@ -212,6 +213,7 @@ class SwarmBackend:
         self._idle_networks: dict[int, float] = {}
         self._removed_networks: set[str] = set()
         self._network_lock = asyncio.Lock()
+        self._tagging = asyncio.Lock()
         self._joining: dict[int, int] = {}
         self._images: dict[str, ImageInfo] = {}
         self._announced: dict[str, str] = {}
@@ -352,7 +354,8 @@ class SwarmBackend:
                 others.append((c, c.place))
         for index, (name, target) in enumerate(links):
             where = f"linked_to_service[{index}].name"
-            held = [p.names for c, p in others if p.service == target and not c.stopped]
+            # One that is just being started has its names already.
+            held = [p.names for c, p in others if p.service == target and (c.calls or not c.stopped)]
             if held and not all(name.lower() in names for names in held):
                 fitting = sorted(frozenset.intersection(*held))
                 known = f" {' or '.join(fitting)}, or" if fitting else ""
@@ -400,7 +403,9 @@ class SwarmBackend:
             if {**kept, **wanted} != spec.get("Labels"):
                 client.update_node(found.id, seen["Version"]["Index"], {**spec, "Labels": {**kept, **wanted}})
 
-        await self._in_sequence(update)
+        # In the order in which they were asked for.
+        async with self._tagging:
+            await self._in_sequence(update)
         self._look_again()
 
     async def _in_sequence(self, update: Callable[[Any], Any]) -> Any:
@@ -528,11 +533,9 @@ class SwarmBackend:
         bound = next((c.rpartition("==")[2] for c in constraints if c.startswith("node.id==")), "")
         container.node = self._node_uuid(bound) if bound else ""
         home, links = int(made.get(NETWORK) or 0), json.loads(made.get(LINKS) or "[]")
-        ordinal = made.get("io.tutum.ordinal", "")
-        names: set[str] = set()
-        for network in task.get("Networks") or ():
-            for alias in network.get("Aliases") or ():
-                names.add(alias.removesuffix(f"-{ordinal}") if alias.endswith(f"-{ordinal}") else alias)
+        called = {alias for network in task.get("Networks") or () for alias in network.get("Aliases") or ()}
+        # Each name is there with its ordinal, too; see `_networks_of`.
+        names = {name for name in called if f"{name}-{made.get(ORDINAL)}" in called}
         if made.get(NETWORK):
             container.place = Place(
                 made.get(SERVICE, ""), home, frozenset(names), tuple(Link(n, s, k) for n, s, k in links)

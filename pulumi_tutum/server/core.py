@@ -460,12 +460,13 @@ def _membership(c: Container) -> bool:
 
 
 def _differs(c: Container, seen: Observed) -> bool:
-    return (c.status, c.exit_code, c.healthy, c.restarts, c.node) != (
+    return (c.status, c.exit_code, c.healthy, c.restarts, c.node, c.revision) != (
         seen.status,
         seen.exit_code,
         seen.healthy,
         seen.restarts,
         seen.node or c.node,
+        seen.revision or c.revision,
     ) or (c.wanted == "running" and seen.status in (backends.RUNNING, backends.RESTARTING))
 
 

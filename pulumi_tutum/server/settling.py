@@ -76,6 +76,7 @@ class Settling:
         c.node = seen.node or c.node
         c.backend_id = seen.backend_id or c.backend_id
         c.image_id = seen.image_id or c.image_id
+        c.revision = seen.revision or c.revision
         c.healthy = seen.healthy
         c.restarts = seen.restarts
         if not self.world.overlay:

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,59 @@ def test_a_service_that_somebody_removed_from_the_swarm_is_gone(real: Real) -> N
     real.wait(service, "Not running")
     assert [c["state"] for c in real.all_containers(service)] == ["Terminated"]
     assert real.start(service)["state"] == "Running"
+
+
+def change_by_hand(real: Real, service: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> None:
+    """`docker service update` of its only container."""
+    api = real.engines[0].api
+    (entry,) = services(real, service)
+    spec = entry["Spec"]
+    change(spec)
+    api.update_service(
+        entry["ID"],
+        entry["Version"]["Index"],
+        task_template=spec["TaskTemplate"],
+        name=spec["Name"],
+        labels=spec["Labels"],
+        mode=spec["Mode"],
+        endpoint_spec=spec["EndpointSpec"],
+    )
+
+
+@pytest.mark.parametrize("autorestart", ["OFF", "ALWAYS"])
+def test_a_container_that_somebody_scaled_in_the_swarm(real: Real, autorestart: str) -> None:
+    service = real.run(autorestart=autorestart)
+    change_by_hand(real, service, lambda spec: spec["Mode"].update(Replicated={"Replicas": 0}))
+    assert real.wait(service, "Stopped")["stopped_num_containers"] == 1
+    assert real.start(service)["state"] == "Running"
+    assert running(real, service)
+
+
+def test_what_somebody_changed_in_the_swarm_is_drift(real: Real, server: Server) -> None:
+    web = {"image": "test/busybox", "run_command": "sleep 100000", "autodestroy": "ALWAYS"}
+    with Stack(server.environment) as stack:
+        stack.up(web=web)
+        service = real.get(stack.state["web"].id)
+        before = running(real, service).id
+
+        def change(spec: dict[str, Any]) -> None:
+            spec["TaskTemplate"]["ForceUpdate"] += 1
+            spec["TaskTemplate"]["ContainerSpec"]["Env"].append("BY=hand")
+
+        change_by_hand(real, service, change)
+
+        def changed() -> bool:
+            found = [c for c in real.inside(service) if c.status == "running"]
+            return len(found) == 1 and found[0].id != before
+
+        until(changed, "it was made anew")
+        until(lambda: not real.get(service["uuid"])["synchronized"], "it is seen")
+        real.wait(service, "Running")
+        stack.refresh()
+        assert stack.preview(web=web) == {"web": "update"}
+        stack.up(web=web)
+        assert "BY=hand" not in running(real, service).attrs["Config"]["Env"]
+        assert stack.preview(web=web) == {}
 
 
 def test_scale_and_redeploy(real: Real) -> None:

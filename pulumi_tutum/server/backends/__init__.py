@@ -119,7 +119,7 @@ class Observed:
         backend_id: the engine's own id (`docker_id`).
         address: its private address, or "".
         image_id: what it was really made from (docker: the image's id), or "".
-        revision: of the spec it was made from.
+        revision: of the spec it was made from; another text when it is not what that spec says any more.
 
     """
 

@@ -76,9 +76,12 @@ log = logging.getLogger("pulumi_tutum.server")
 
 T = TypeVar("T")
 
-#: Labels of services beside those of engine.py: the image's ID, the container's network and links, the volume
-#: that a task is to empty.
-IMAGE, NETWORK, LINKS, EMPTIES = "io.tutum.image", "io.tutum.network", "io.tutum.links", "io.tutum.empties"
+#: Labels of services beside those of engine.py: the image's ID and what stands for it in the service, the
+#: container's network and links, the volume that a task is to empty.
+IMAGE, REFERENCE = "io.tutum.image", "io.tutum.reference"
+NETWORK, LINKS, EMPTIES = "io.tutum.network", "io.tutum.links", "io.tutum.empties"
+#: The revision of what somebody else has changed.
+_CHANGED = "changed by hand"
 
 #: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise.
 _BUSY, _IDLE_LEAST, _IDLE_MOST = 0.15, 1.0, 5.0
@@ -95,6 +98,7 @@ _NETWORK_PAUSE = 3.0
 #: Seconds that a server which remembers nothing takes at most to remove what it made.
 _TIDYING = 20.0
 _SECOND = 1_000_000_000
+_ONE = {"Replicated": {"Replicas": 1}}
 _EVENTS = {"type": ["service", "node", "container", "image"]}
 _IMAGE_EVENTS = frozenset({"tag", "load", "pull", "import"})
 _RESTART = {"OFF": "none", "ON_FAILURE": "on-failure", "ALWAYS": "any"}
@@ -435,8 +439,9 @@ class SwarmBackend:
                 self._wake.set()
         elif kind == "node":
             self._look_again()
-        elif actor.get("ID") in self._by_id:
-            self._stale = self._stale or event.get("Action") == "remove"
+        elif (container := self._by_id.get(actor.get("ID", ""))) is not None:
+            # While nobody of ours changes it, it is somebody else who does.
+            self._stale = self._stale or not container.calls
             self._wake.set()
 
     async def _follow(self) -> None:
@@ -525,7 +530,8 @@ class SwarmBackend:
         container.id = entry["ID"]
         self._by_id[entry["ID"]] = container
         container.run = int(task.get("ForceUpdate") or 0)
-        container.stopped = STOPPED in constraints
+        replicas = ((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas")
+        container.stopped = STOPPED in constraints or replicas == 0
         container.restart = (task.get("RestartPolicy") or {}).get("Condition", "none")
         container.memory = (
             int(((task.get("Resources") or {}).get("Limits") or {}).get("MemoryBytes") or 0) >> 20
@@ -544,7 +550,7 @@ class SwarmBackend:
             container.seen,
             node=container.seen.node or container.node,
             image_id=made.get(IMAGE, ""),
-            revision=made.get(REVISION, ""),
+            revision=_CHANGED if _is_changed(container.spec, made, task) else made.get(REVISION, ""),
             service_uuid=made.get(SERVICE, ""),
         )
 
@@ -885,16 +891,7 @@ class SwarmBackend:
             if "@" in reference:
                 # The nodes may have to pull it. `docker login` may have been called since.
                 client.reload_config()
-            try:
-                return str(client.create_service(name=name, **body)["ID"])
-            except docker.errors.APIError as error:
-                if error.status_code != 409:
-                    raise
-            # This very one, if its creation was begun before.
-            found = client.inspect_service(name)
-            if (found["Spec"].get("Labels") or {}).get(CONTAINER) != spec.uuid:
-                raise BackendError(f"another swarm service has the name {name}")
-            return str(found["ID"])
+            return _create_service(client, name, body)
 
         async with self._joined(where):
             try:
@@ -920,10 +917,6 @@ class SwarmBackend:
         """What docker-py's `create_service` is called with."""
         command = command_of(spec, info)
         made = labels(self._server_id, spec)
-        on_service = {**made, IMAGE: info.id}
-        if where is not None:
-            on_service[NETWORK] = str(where.home)
-            on_service[LINKS] = json.dumps([[link.name, link.service, link.home] for link in where.links])
         container = {
             "Image": reference,
             "Labels": made,
@@ -965,8 +958,8 @@ class SwarmBackend:
         ]
         return {
             "task_template": task,
-            "labels": on_service,
-            "mode": {"Replicated": {"Replicas": 1}},
+            "labels": {**made, IMAGE: info.id, REFERENCE: reference, **_labels_of(where)},
+            "mode": _ONE,
             "update_config": {"Parallelism": 0, "FailureAction": "continue", "Order": "stop-first"},
             "endpoint_spec": {"Mode": "dnsrr", "Ports": ports},
         }
@@ -1042,12 +1035,11 @@ class SwarmBackend:
                     if int(task.get("ForceUpdate") or 0) >= run:
                         return False  # asked for before
                     task["ForceUpdate"] = run
+                    service["Mode"] = _ONE
                     kept = [c for c in tasks.constraints(task) if c != STOPPED]
                     task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
                     task["Networks"] = self._networks_of(spec, where)
-                    if where is not None:
-                        links = [[link.name, link.service, link.home] for link in where.links]
-                        service["Labels"] |= {NETWORK: str(where.home), LINKS: json.dumps(links)}
+                    service["Labels"] |= _labels_of(where)
                     return True
 
                 try:
@@ -1125,6 +1117,7 @@ class SwarmBackend:
             if STOPPED in constraints:
                 return False
             task["Placement"] = {**(task.get("Placement") or {}), "Constraints": [*constraints, STOPPED]}
+            service["Mode"] = _ONE
             return True
 
         await self._change(container, park)
@@ -1270,7 +1263,7 @@ class SwarmBackend:
                 "Placement": {"Constraints": [f"node.id=={self._nodes[node].id}"]},
             },
             "labels": {SERVER: self._server_id, EMPTIES: volume},
-            "mode": {"Replicated": {"Replicas": 1}},
+            "mode": _ONE,
             "endpoint_spec": {"Mode": "dnsrr"},
         }
         name = f"tutum-empty-{volume[:36]}"
@@ -1461,8 +1454,43 @@ async def _until(stream: AsyncGenerator[T, None], end: Coroutine[Any, Any, None]
         await stream.aclose()
 
 
+def _labels_of(where: Place | None) -> dict[str, str]:
+    """What a container's labels say of its place, beside its names."""
+    if where is None:
+        return {}
+    links = [[link.name, link.service, link.home] for link in where.links]
+    return {NETWORK: str(where.home), LINKS: json.dumps(links)}
+
+
 def _environment(spec: ContainerSpec) -> list[str]:
     return [f"{name}={literal(value)}" for name, value in spec.environment.items()]
+
+
+def _is_changed(spec: ContainerSpec | None, made: Mapping[str, str], template: Mapping[str, Any]) -> bool:
+    """Whether somebody else has changed what a container is made of (`docker service update`)."""
+    if spec is None:
+        return False
+    now, command = template["ContainerSpec"], command_of(spec, None)
+    return (
+        now["Image"] != made.get(REFERENCE, now["Image"])
+        or sorted(now.get("Env") or ()) != sorted(_environment(spec))
+        or (now.get("Command") or None, now.get("Args") or None)
+        != (command.entrypoint or None, command.arguments or None)
+    )
+
+
+def _create_service(client: Any, name: str, body: Mapping[str, Any]) -> str:
+    """The ID of a new swarm service; or of this very one, if its creation was begun before."""
+    try:
+        return str(client.create_service(name=name, **body)["ID"])
+    except docker.errors.APIError as error:
+        if error.status_code != 409:
+            raise
+    found = client.inspect_service(name)
+    made = found["Spec"].get("Labels") or {}
+    if any(made.get(label) != body["labels"].get(label) for label in (CONTAINER, EMPTIES)):
+        raise BackendError(f"another swarm service has the name {name}")
+    return str(found["ID"])
 
 
 def service_name(spec: ContainerSpec) -> str:

@@ -71,7 +71,8 @@ def verdict(
     current = [task for task in real(tasks) if run_of(task) == run]
     if not current:
         return Verdict(None if run else CREATED)
-    task = current[-1]
+    # Somebody may have scaled it by hand.
+    task = next((t for t in reversed(current) if _runs(t)), current[-1])
     state = _state(task)
     ends = [t for t in current if exit_code(t) is not None]
     reasons = [_why(t, image, 0 if stopped else memory) for t in (current if ended(task) else current[:-1])]
@@ -89,7 +90,9 @@ def verdict(
     if not ends and not stopped:
         failure = reason or "it could not be started"
         return Verdict(CREATED, None, failure, task, failure=failure)
-    again = restart == "any" or (restart == "on-failure" and state in ("failed", "rejected"))
+    # What the swarm itself has shut down gets a successor: somebody has changed the service.
+    again = restart == "any" or state == "shutdown"
+    again = again or (restart == "on-failure" and state in ("failed", "rejected"))
     status = RESTARTING if again and not stopped else EXITED
     return Verdict(status, 137 if code is None else code, reason, task)
 
@@ -135,6 +138,10 @@ def address_in(task: Task, label: str, value: str) -> str:
 
 def _state(task: Task) -> str:
     return str(task["Status"]["State"])
+
+
+def _runs(task: Task) -> bool:
+    return _state(task) == "running" and task.get("DesiredState") == "running"
 
 
 def _code(task: Task) -> int:

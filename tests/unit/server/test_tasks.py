@@ -53,6 +53,8 @@ EXIT_3 = task("failed", 3, "task: non-zero exit (3)")
         ([task("complete")], {"restart": "any"}, RESTARTING, 0),
         ([EXIT_3, task("ready", began=False)], {"restart": "any"}, RESTARTING, 3),
         ([EXIT_3, task("running")], {"restart": "any"}, RUNNING, None),
+        ([task("shutdown", 143)], {}, RESTARTING, 143),
+        ([{**task("running"), "DesiredState": "running"}, task("preparing", began=False)], {}, RUNNING, None),
         ([task("shutdown", 143), parked()], {"stopped": True, "restart": "any"}, EXITED, 143),
         ([EXIT_3, task("shutdown", began=False), parked()], {"stopped": True}, EXITED, 3),
         ([task("shutdown", -1)], {"stopped": True}, EXITED, 137),

@@ -115,7 +115,7 @@ class Core:
                     stale = found.status == container.status == backends.EXITED
                     if not stale and _differs(container, found):
                         self.convergence.apply(change, container, found)
-                elif container.status and container.wanted != "running":
+                elif container.status and container.wanted not in ("running", "gone"):
                     self.convergence.apply(
                         change, container, Observed(container.uuid, backends.GONE, reason="it is gone")
                     )

@@ -237,6 +237,25 @@ def test_a_volume_on_another_node_is_emptied(real: Real) -> None:
     volume.remove()
 
 
+def test_a_volume_is_emptied_though_the_server_dies_meanwhile(real: Real, server: Server) -> None:
+    other = on(real, manager=False)
+    tag(real, other, "there")
+    stubborn = """sh -c 'trap "" TERM; while :; do echo a >/data/a; sleep 0.1; done'"""
+    service = real.run(tags=["there"], run_command=stubborn, bindings=[{"container_path": "/data"}])
+    theirs = {"label": f"io.tutum.service={service['uuid']}"}
+    (volume,) = [v for e in real.engines for v in e.volumes.list(filters=theirs)]
+    folder = volume.attrs["Mountpoint"]
+    until(lambda: os.listdir(folder) == ["a"], "something is in it")
+    real.ok("DELETE", f"{V1}/service/{service['uuid']}/")
+    until(lambda: real.engines[0].api.services(filters=theirs) == [], "its removal has begun")
+    server.restart(kill=True)
+    real.wait(service, "Terminated")
+    until(lambda: os.listdir(folder) == [], "it is empty")
+    tag(real, other)
+    until(lambda: not containers_left(real), "what emptied it is gone")
+    volume.remove()
+
+
 def test_a_node_that_dies(real: Real, server: Server, cluster: SwarmCluster) -> None:
     events: list[dict[str, Any]] = []
     stop = threading.Event()

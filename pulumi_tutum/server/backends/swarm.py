@@ -211,6 +211,7 @@ class SwarmBackend:
         self._containers: dict[str, _Container] = {}
         self._by_id: dict[str, _Container] = {}
         self._leaving: set[str] = set()
+        #: Services that empty volumes, and the nodes (uuid) that these are on.
         self._emptying: dict[str, str] = {}
         #: By number; those that nobody is in, and since when (the loop's clock).
         self._networks: dict[int, str] = {}
@@ -219,7 +220,8 @@ class SwarmBackend:
         self._network_lock = asyncio.Lock()
         self._tagging = asyncio.Lock()
         self._joining: dict[int, int] = {}
-        self._images: dict[str, ImageInfo] = {}
+        #: Name -> ID, as it was when a container was to be made from it.
+        self._images: dict[str, str] = {}
         self._announced: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -250,11 +252,11 @@ class SwarmBackend:
             )
             await self.close()
             raise BackendError(f"{trouble}, or say where one is: --node URL")
-        # What is known helps to understand what is found; only what is found counts.
+        # What is known helps to understand what is found, and to remove what is left of what is not.
+        # Only what is found counts.
         self._known = {spec.uuid: (spec, seen) for spec, seen in known}
         await self._list()
         await self._look()
-        self._known = {}
         self._watcher = watcher
         self._spawn(self._follow())
 
@@ -289,10 +291,12 @@ class SwarmBackend:
         of = {uuid: [v for v, user in volumes.items() if user == uuid] for uuid in self._containers}
         await asyncio.gather(*(self.remove(uuid, volumes=own) for uuid, own in of.items()))
         await self.sweep(tuple)
-        while self._emptying or self._networks:
+        while any(map(self._answers, self._emptying.values())) or self._networks:
             await self._after_a_look()
             for number, identity in list(self._networks.items()):
                 await self._remove_network(number, identity)
+        # Nobody will wait for a node that does not answer.
+        await asyncio.gather(*map(self._remove_service, self._emptying))
 
     # -- engines
 
@@ -435,7 +439,9 @@ class SwarmBackend:
             if event.get("Action") in _IMAGE_EVENTS and engine is self._manager():
                 self._spawn(self._check_images())
         elif kind == "container":
-            if (actor.get("Attributes") or {}).get(SERVER) == self._server_id:
+            ours = (actor.get("Attributes") or {}).get(SERVER) == self._server_id
+            # Health checks are commands, too.
+            if ours and not str(event.get("Action")).startswith("exec_"):
                 self._wake.set()
         elif kind == "node":
             self._look_again()
@@ -474,9 +480,12 @@ class SwarmBackend:
                 await asyncio.wait_for(self._wake.wait(), max(pause - rest, 0.0))
 
     def _is_busy(self) -> bool:
-        if self._leaving or self._emptying or self._stale:
+        if self._leaving or self._stale or any(map(self._answers, self._emptying.values())):
             return True
-        return any(c.calls or c.seen.status == RESTARTING for c in self._containers.values())
+        return any(
+            c.calls or (c.seen.status == RESTARTING and self._answers(c.node))
+            for c in self._containers.values()
+        )
 
     async def _after_a_look(self) -> None:
         """Return when a look that began after this call has ended."""
@@ -500,7 +509,7 @@ class SwarmBackend:
         for entry in services:
             made = entry["Spec"].get("Labels") or {}
             if EMPTIES in made:
-                self._emptying[entry["ID"]] = made[EMPTIES]
+                self._emptying[entry["ID"]] = self._bound_to(entry["Spec"]["TaskTemplate"])
             elif (uuid := made.get(CONTAINER)) and entry["ID"] not in self._leaving:
                 found.add(uuid)
                 self._know(uuid, entry)
@@ -536,8 +545,7 @@ class SwarmBackend:
         container.memory = (
             int(((task.get("Resources") or {}).get("Limits") or {}).get("MemoryBytes") or 0) >> 20
         )
-        bound = next((c.rpartition("==")[2] for c in constraints if c.startswith("node.id==")), "")
-        container.node = self._node_uuid(bound) if bound else ""
+        container.node = self._bound_to(task)
         home, links = int(made.get(NETWORK) or 0), json.loads(made.get(LINKS) or "[]")
         called = {alias for network in task.get("Networks") or () for alias in network.get("Aliases") or ()}
         # Each name is there with its ordinal, too; see `_networks_of`.
@@ -553,6 +561,11 @@ class SwarmBackend:
             revision=_CHANGED if _is_changed(container.spec, made, task) else made.get(REVISION, ""),
             service_uuid=made.get(SERVICE, ""),
         )
+
+    def _bound_to(self, template: Mapping[str, Any]) -> str:
+        """uuid of the node that a service with this template is bound to; "" of none."""
+        found = (c.rpartition("==")[2] for c in tasks.constraints(template) if c.startswith("node.id=="))
+        return self._node_uuid(next(found, ""))
 
     def _node_uuid(self, node: str) -> str:
         """The uuid of a node of the swarm, by its ID there."""
@@ -582,8 +595,8 @@ class SwarmBackend:
         of: dict[str, list[Task]] = {}
         for task in sorted(self._all_tasks, key=lambda t: str(t["CreatedAt"])):
             of.setdefault(task["ServiceID"], []).append(task)
-        for service in list(self._emptying):
-            if any(tasks.ended(t) for t in of.get(service, ())):
+        for service, node in list(self._emptying.items()):
+            if node not in self._nodes or any(tasks.ended(t) for t in of.get(service, ())):
                 await self._remove_service(service)
                 del self._emptying[service]
         for container in list(self._containers.values()):
@@ -596,6 +609,11 @@ class SwarmBackend:
     def _lives(self, task: Task) -> bool:
         """Whether something of a task may still be on its node."""
         return bool(task.get("NodeID")) and not tasks.ended(task) and not self._is_away(task, "")
+
+    def _answers(self, node: str) -> bool:
+        """Whether a node (uuid) is up."""
+        found = self._nodes.get(node)
+        return found is not None and found.described.up
 
     def _is_away(self, task: Task, bound: str) -> bool:
         """Whether a task's node, or else the one that it is bound to, does not answer."""
@@ -709,7 +727,7 @@ class SwarmBackend:
             if engine is None or engine is manager:
                 raise
             info = await engine.image(image)
-        self._images[image] = info
+        self._images[image] = info.id
         return info
 
     async def _reference(self, spec: ContainerSpec) -> tuple[str, ImageInfo]:
@@ -856,7 +874,12 @@ class SwarmBackend:
         if spec.node not in self._nodes:
             raise BackendError("the node is not in the swarm any more")
         seen = Observed(
-            spec.uuid, CREATED, node=spec.node, revision=spec.revision, service_uuid=spec.service_uuid
+            spec.uuid,
+            CREATED,
+            node=spec.node,
+            image_id=self._images.get(spec.image, ""),
+            revision=spec.revision,
+            service_uuid=spec.service_uuid,
         )
         # From now on others must not take its names. It is made when it is started: a service without
         # replicas would be one more to be changed.
@@ -1150,20 +1173,14 @@ class SwarmBackend:
         if making := self._making.get(uuid):
             await asyncio.wait({making})
         container = self._containers.get(uuid)
-        node, image = "", ""
         if container is not None and container.id:
-            node = container.seen.node or container.node
             identity = container.id
-            image = container.tasks[-1]["Spec"]["ContainerSpec"]["Image"] if container.tasks else ""
             container.calls += 1  # until the end: nobody needs to be told
             self._leaving.add(identity)
             try:
                 await self._remove_service(identity)
                 if not await self._end(container, remove=True):
-                    while True:
-                        await self._after_a_look()
-                        if not any(t["ServiceID"] == identity and self._lives(t) for t in self._all_tasks):
-                            break
+                    await self._ended(uuid)
             except BaseException:
                 container.calls -= 1
                 raise
@@ -1173,8 +1190,18 @@ class SwarmBackend:
             self._look_again()  # networks may go
         elif container is not None:
             del self._containers[uuid]
+        elif volumes:
+            await self._ended(uuid)  # its removal was begun before this server was started
+        seen = container.seen if container is not None else self._known.get(uuid, (None, None))[1]
         for volume in volumes:
-            await self._remove_volume(volume, node, image)
+            await self._remove_volume(volume, seen.node if seen else "", seen.image_id if seen else "")
+
+    async def _ended(self, uuid: str) -> None:
+        """Wait until nothing of a container whose service was removed is left on its node."""
+        while True:
+            await self._after_a_look()
+            if not any(tasks.made_for(t, CONTAINER, uuid) and self._lives(t) for t in self._all_tasks):
+                return
 
     async def _end(self, container: _Container, *, remove: bool) -> bool:
         """End a container through its node's engine. False: that is not known.
@@ -1266,17 +1293,8 @@ class SwarmBackend:
             "mode": _ONE,
             "endpoint_spec": {"Mode": "dnsrr"},
         }
-        name = f"tutum-empty-{volume[:36]}"
-
-        def create(client: Any) -> str:
-            try:
-                return str(client.create_service(name=name, **body)["ID"])
-            except docker.errors.APIError as error:
-                if error.status_code != 409:
-                    raise
-                return str(client.inspect_service(name)["ID"])
-
-        self._emptying[await self._ask(create)] = volume
+        name = f"tutum-empty-{volume}"
+        self._emptying[await self._ask(lambda client: _create_service(client, name, body))] = node
 
     async def sweep(self, kept: Callable[[], Collection[str]]) -> None:
         for engine in self._engines:
@@ -1375,8 +1393,7 @@ class SwarmBackend:
 
     def _readable(self, task: Task) -> bool:
         """Whether there is a container whose lines can be had."""
-        node = self._nodes.get(self._node_uuid(task.get("NodeID", "")))
-        return bool(tasks.container_id(task)) and node is not None and node.described.up
+        return bool(tasks.container_id(task)) and self._answers(self._node_uuid(task.get("NodeID", "")))
 
     async def _task_logs(
         self, container: _Container, task: Task, tail: int | None, *, follow: bool, after: str = ""

@@ -115,6 +115,11 @@ def run_of(task: Task) -> int:
     return int(task["Spec"].get("ForceUpdate") or 0)
 
 
+def made_for(task: Task, label: str, value: str) -> bool:
+    """Whether its container has the label; unlike its service's, that is known when the service is gone."""
+    return (task["Spec"]["ContainerSpec"].get("Labels") or {}).get(label) == value
+
+
 def container_id(task: Task) -> str:
     """The engine's ID of its container; "" while there is none."""
     return str((task["Status"].get("ContainerStatus") or {}).get("ContainerID") or "")

@@ -1282,6 +1282,7 @@ class SwarmBackend:
             "task_template": {
                 "ContainerSpec": {
                     "Image": image,
+                    "Labels": {SERVER: self._server_id},
                     "Command": ["sh", "-c", words],
                     "Mounts": [{"Type": "volume", "Source": volume, "Target": "/volume"}],
                     "User": "0",

@@ -637,6 +637,9 @@ class SwarmBackend:
             c.blocked_at = asyncio.get_running_loop().time()
         c.verdict = verdict
         if verdict.status is None:
+            if c.stopped and not c.calls and c.seen.status in (RUNNING, RESTARTING):
+                # Somebody has scaled it to nothing, and the swarm remembers no more of it.
+                self._see(c, dataclasses.replace(c.seen, status=EXITED, exit_code=137))
             return
         seen = dataclasses.replace(
             c.seen,

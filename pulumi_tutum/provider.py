@@ -10,6 +10,7 @@ says what the state keeps, host.py knows the engine.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -380,6 +381,9 @@ class _HostState:
         self.taken_over: set[str] = set()
         self.unreachable = False
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._answers = True
+        self._refused: dict[str, list[Problem]] = {}
         self._closes = False
         self._made: list[str] = []
         self._looked = False
@@ -428,13 +432,22 @@ class _HostState:
             )
 
     def refused(self, definition: Mapping[str, Any]) -> list[Problem]:
-        """What of a definition the control plane would refuse, as far as it says so beforehand."""
+        """What of a definition the control plane would refuse, as far as it says so beforehand.
+
+        Asked once for each, since many services are alike; no more after a question without an answer, for
+        whoever makes the service will be told.
+        """
         if not definition or self.unreachable:
             return []
-        try:
-            return self.session.client.refused(definition, deadline=time.monotonic() + _ASK_SECONDS)
-        except TutumError:
-            return []  # whoever makes the service will be told
+        question = json.dumps(definition, sort_keys=True)
+        with self._asking:
+            if question not in self._refused and self._answers:
+                try:
+                    found = self.session.client.refused(definition, deadline=time.monotonic() + _ASK_SECONDS)
+                    self._refused[question] = found
+                except TutumError:
+                    self._answers = False
+            return list(self._refused.get(question, ()))
 
 
 # -- what the verbs share --------------------------------------------------------------------------------

@@ -213,7 +213,11 @@ def test_bad_input_is_refused_before_anything_is_sent(stack: Stack, proxy: Fault
 def test_what_not_every_backend_does_is_asked_for_when_it_is_new(stack: Stack, proxy: FaultProxy) -> None:
     data = {**WEB, "bindings": [{"container_path": "/data"}]}
     web = {**data, "cpu_shares": 512}
-    assert sent(proxy, lambda: stack.preview(web=web)) == ["GET"]
+    # One question for all that are alike, in a run.
+    assert (
+        sent(proxy, lambda: stack.preview(web=web, other=web, more={**web, "cpu_shares": 2})) == ["GET"] * 2
+    )
+    assert sent(proxy, lambda: stack.preview(web=web)) == []
     stack.up(web=web)
     assert sent(proxy, lambda: stack.preview(web=web)) == []
     assert sent(proxy, lambda: stack.preview(web={**web, "pid": "host"})) == ["GET"]

@@ -174,7 +174,7 @@ def test_tls(backend: Backend, certificate: tuple[Path, Path]) -> None:
             while plain.recv(1024):
                 pass
         stream.close()
-        assert server.stop() == 0
+        assert server.stop() == 0, server.log()
 
 
 # -- ends

@@ -161,6 +161,12 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         if len(texts) > 1 and not self.transport.is_closing():
             self.transport.write(b"".join(map(_message, texts[1:])))
 
+    def shutdown(self) -> None:
+        # The server ends. Where the end of the connection has begun, the base class would begin it again, and
+        # fail, and with it the server.
+        if not self.transport.is_closing():
+            super().shutdown()
+
     def pause_writing(self) -> None:
         # Older releases of uvicorn have this flag and never clear it: they would buffer without end.
         self.writable.clear()

@@ -127,6 +127,7 @@ def test_every_example_is_whole(example: Path) -> None:
     assert second.startswith("#   pulumi stack init dev")
 
 
+@pytest.mark.timeout(300)  # mypy reads all of Pulumi's types, the first time without a cache
 def test_the_programs_of_the_readme_and_the_examples_type_check(tmp_path: Path) -> None:
     programs = [
         Block(str(e), "", "python", (e / "__main__.py").read_text(encoding="utf-8")) for e in EXAMPLES

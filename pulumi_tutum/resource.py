@@ -338,6 +338,13 @@ _TYPE = "pulumi-python:dynamic/tutum:Service"
 
 def _sendable(name: str, value: Any) -> Any:
     """An argument as the engine can carry it."""
+    try:
+        return _spelled(name, value)
+    except RecursionError:
+        return _mark("list or dict that contains itself")
+
+
+def _spelled(name: str, value: Any) -> Any:
     value = _awaited(value)
     if name == "linked_to_service" and isinstance(value, (list, tuple, set, frozenset)):
         return [_link(item) for item in _ordered(value)]

@@ -232,6 +232,10 @@ def test_malformed_values_in_outputs_reach_check_too() -> None:
     assert str(problem) == "tags: cannot be of type object"
 
 
+_CIRCLE: list[Any] = []
+_CIRCLE.append(_CIRCLE)
+
+
 @pytest.mark.parametrize(
     ("arguments", "path"),
     [
@@ -250,6 +254,7 @@ def test_malformed_values_in_outputs_reach_check_too() -> None:
         ({"linked_to_service": [5]}, "linked_to_service[0]: must be an object"),
         ({"linked_to_service": ["db"]}, "linked_to_service[0].to_service: must be a Service, a uuid or"),
         ({"tags": 5, "image": None}, "image: is required"),
+        ({"tags": _CIRCLE}, "tags: cannot be of type list or dict that contains itself"),
     ],
 )
 def test_malformed_arguments_never_raise_and_reach_check(arguments: dict[str, Any], path: str) -> None:

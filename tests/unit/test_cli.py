@@ -139,7 +139,7 @@ def test_ps_fits_a_terminal(server: Server, width: int, headings: list[str]) -> 
         terminal = pexpect.spawn(
             COMMAND[0],
             [*COMMAND[1:], "--rest-host", stub.url, "ps"],
-            env=environment(server) | {"TERM": "xterm"},
+            env=environment(server) | {"TERM": "xterm", "COLUMNS": ""},
             dimensions=(24, width),
             encoding="utf-8",
             timeout=100,

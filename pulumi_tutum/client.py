@@ -528,6 +528,7 @@ class Client:
         content = None if body is None else json.dumps(body).encode("utf-8")
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if content is not None else {})}
         attempts = _Attempts(limit)
+        said: ApiError | None = None
         while True:
             try:
                 answer = self._open().send(
@@ -539,6 +540,11 @@ class Client:
             except (ApiError, TransportError) as error:
                 if not again or not _may_pass(error):
                     raise
+                if isinstance(error, ApiError):
+                    said = error
+                elif said is not None and time.monotonic() >= limit.deadline:
+                    # That tells more than that the time was up in the middle of an attempt.
+                    raise said from error
                 attempts.pause(error, until_deadline=isinstance(error, RateLimited))
             else:
                 uri = answer.headers.get("x-tutum-action-uri", "")

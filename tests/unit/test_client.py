@@ -434,6 +434,23 @@ def test_what_the_server_refuses_is_known_where_it_tells() -> None:
         client.refused({"pid": "host"})
 
 
+def test_what_the_server_said_last_is_told_when_the_time_is_up_in_the_middle_of_an_attempt() -> None:
+    over = threading.Event()
+
+    def answer(call: Call) -> Reply:
+        if len(stub.calls) > 1:
+            over.wait(60)
+        return Reply({"error": "down for maintenance"}, 503)
+
+    with HttpStub(answer) as stub, connect(stub) as client:
+        try:
+            with pytest.raises(ServerError, match="down for maintenance"):
+                client.get_service(UUID, deadline=time.monotonic() + 2)
+        finally:
+            over.set()
+        assert len(stub.calls) > 1
+
+
 # -- limits and threads ----------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 # tests print, which needs one process.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine demo test test-slow test-all check format docs bench clean
+.PHONY: help setup engine demo test test-slow test-all test-again check format docs bench clean
 
 # The caller's environment must not reach into ours.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV CONDA_PREFIX __PYVENV_LAUNCHER__
@@ -51,6 +51,9 @@ test-slow: setup engine  ## only the slow tests
 
 test-all: setup engine  ## all tests
 	$(IN_ENV) $(PYTEST) $(ARGS)
+
+test-again: setup engine  ## the tests that failed last, one after the other
+	$(IN_ENV) $(PYTEST) -n 0 --last-failed --last-failed-no-failures none $(ARGS)
 
 check: setup  ## format, lint, types, docs, import rules
 	$(PY) -m ruff format --check .

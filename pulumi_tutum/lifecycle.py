@@ -135,17 +135,21 @@ def refusal(action: str, state: str) -> str:
     return f"Service cannot be {ACTIONS[action].participle} in state '{state}'"
 
 
-def settled_state(running: int, stopped: int, target: int) -> str:
-    """The stable state that follows from the containers there are.
+def settled_state(well: int, unwell: int, stopped: int, target: int) -> str:
+    """The stable state that follows from a service's containers.
 
     Args:
-        running: containers that run (one that its restart policy is bringing back counts as running).
+        well: containers that run, and of which nothing bad is known.
+        unwell: containers that are neither well nor stopped: unhealthy, restarting, on a node that does not
+            answer.
         stopped: containers that exist and do not run.
-        target: how many are wanted.
+        target: how many containers the service should have.
     """
-    if running == 0:
+    if well + unwell == 0:
         return STOPPED if stopped else NOT_RUNNING
-    return RUNNING if stopped == 0 and running >= target else PARTLY_RUNNING
+    if unwell or stopped or well < target:
+        return PARTLY_RUNNING
+    return RUNNING
 
 
 def markdown() -> str:

@@ -96,7 +96,8 @@ class TagArgs(TypedDict):
 
 
 class HealthcheckArgs(TypedDict, total=False):
-    """How to tell that a container works: either `http` (a path that answers 2xx or 3xx) or `command`."""
+    """How to tell that a container works: either `http` (a path that answers 2xx or 3xx) or `command`; or
+    `disabled`, so that not even the image's own HEALTHCHECK is made."""
 
     http: pulumi.Input[str]
     port: pulumi.Input[int]
@@ -105,6 +106,7 @@ class HealthcheckArgs(TypedDict, total=False):
     timeout_seconds: pulumi.Input[int]
     retries: pulumi.Input[int]
     start_period_seconds: pulumi.Input[int]
+    disabled: pulumi.Input[bool]
 
 
 # -- nested outputs: dicts whose keys are attributes as well; a key without a value is None --------------
@@ -145,10 +147,11 @@ class Healthcheck(dict[str, Any]):
     http: str | None
     port: int | None
     command: str | None
-    interval_seconds: int
-    timeout_seconds: int
-    retries: int
-    start_period_seconds: int
+    interval_seconds: int | None
+    timeout_seconds: int | None
+    retries: int | None
+    start_period_seconds: int | None
+    disabled: bool | None
 
 
 # -- Service ---------------------------------------------------------------------------------------------
@@ -227,9 +230,11 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
     cpu_shares: pulumi.Output[int | None]
     memory: pulumi.Output[int | None]
     healthcheck: pulumi.Output[Healthcheck | None]
+    monitor_seconds: pulumi.Output[int | None]
     running: pulumi.Output[bool]
     wait: pulumi.Output[bool]
     timeout_seconds: pulumi.Output[int | None]
+    job: pulumi.Output[bool]
     rollback_on_failure: pulumi.Output[bool]
     adopt: pulumi.Output[str | None]
     # What Tutum sets.
@@ -290,9 +295,11 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
         cpu_shares: pulumi.Input[int] | None = None,
         memory: pulumi.Input[int] | None = None,
         healthcheck: pulumi.Input[HealthcheckArgs | Healthcheck] | None = None,
+        monitor_seconds: pulumi.Input[int] | None = None,
         running: pulumi.Input[bool] | None = None,
         wait: pulumi.Input[bool] | None = None,
         timeout_seconds: pulumi.Input[int] | None = None,
+        job: pulumi.Input[bool] | None = None,
         rollback_on_failure: pulumi.Input[bool] | None = None,
         adopt: pulumi.Input[str] | None = None,
     ) -> None:
@@ -488,6 +495,7 @@ class Provider(pulumi.ProviderResource):
         stream_host: pulumi.Input[str] | None = None,
         ca_bundle: pulumi.Input[str] | None = None,
         timeout_seconds: pulumi.Input[int] | None = None,
+        monitor_seconds: pulumi.Input[int] | None = None,
         namespace: pulumi.Input[str] | None = None,
     ) -> None:
         arguments = locals()
@@ -545,6 +553,7 @@ class ServiceDetails:
     cpu_shares: int | None
     memory: int | None
     healthcheck: Healthcheck | None
+    monitor_seconds: int | None
     endpoint_uris: list[str]
 
     def __init__(self, service: Mapping[str, Any], containers: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -274,12 +274,10 @@ class Record(Kind):
             for f in self.fields
             if f.name in given
         }
-        if self.tidy:
-            out = self.tidy(out)
         for f in self.fields:
             if f.default is not None and f.name not in out:
                 out[f.name] = f.default
-        return out
+        return self.tidy(out) if self.tidy else out
 
     def key(self, value: Any) -> Any:
         return tuple(
@@ -546,9 +544,25 @@ def _unique(items: Sequence[Any], path: str, name: str, *, fold: bool = False) -
         seen.add(value)
 
 
+def _tidy_healthcheck(check: dict[str, Any]) -> dict[str, Any]:
+    if is_unknown(check.get("disabled")):
+        return check
+    if check.pop("disabled", False):
+        return {"disabled": True}
+    return check
+
+
 def _healthcheck_rule(check: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    disabled = check.get("disabled", False)
+    if is_unknown(disabled):
+        return
+    if disabled:
+        for name in check:
+            if name != "disabled":
+                yield Problem(_join(path, name), "cannot be given together with disabled")
+        return
     if ("http" in check) == ("command" in check):
-        yield Problem(path, "needs either http or command")
+        yield Problem(path, "needs either http or command, or disabled")
     if "port" in check and "http" not in check:
         yield Problem(_join(path, "port"), "goes with http only")
 
@@ -620,8 +634,10 @@ HEALTHCHECK = Record(
         Field("timeout_seconds", Integer(1, 3600), "seconds a probe may take", default=5),
         Field("retries", Integer(1, 100), "failures in a row that make it unhealthy", default=3),
         Field("start_period_seconds", Integer(0, 3600), "seconds in which failures do not count", default=0),
+        Field("disabled", Boolean(), "true: no check is made, not even the image's own HEALTHCHECK"),
     ),
     rule=_healthcheck_rule,
+    tidy=_tidy_healthcheck,
 )
 
 
@@ -644,6 +660,7 @@ class Attribute:
         listed: it is part of list objects too, not only of details.
         secret: its values must not be shown.
         extension: beyond the specification; old clients ignore it.
+        kept: left out of a program, the service keeps what it has: absent is not compared.
         aliases: other names on the wire, accepted and answered (`net`).
     """
 
@@ -659,6 +676,7 @@ class Attribute:
     listed: bool = True
     secret: bool = False
     extension: bool = False
+    kept: bool = False
     aliases: tuple[str, ...] = field(default=())
 
     @property
@@ -722,8 +740,12 @@ ATTRIBUTES: dict[str, Attribute] = {
                   "Relative CPU priority (Docker's default is 1024)."),
         Attribute("memory", Integer(4, 2**31 - 1), "Memory limit in MB."),
         Attribute("healthcheck", HEALTHCHECK,
-                  "Running means healthy: an HTTP path or a command that is probed.",
+                  "How a container shows that it works: an HTTP path or a command that is probed. A "
+                  "container is up when the check has passed.",
                   listed=False, extension=True),
+        Attribute("monitor_seconds", Integer(0, 3600),
+                  "Without a health check: how many seconds a container must run before it is up. Default: "
+                  "`tutum:monitorSeconds`, else 5.", change=PATCH, listed=False, extension=True, kept=True),
         _computed("uuid", Text(), "Identifies the service; also the resource's id."),
         _computed("resource_uri", Text(), "The service's path in the API."),
         _computed("image_name", Text(), "The image with its tag."),
@@ -760,6 +782,9 @@ OPTIONS: dict[str, Attribute] = {
         Attribute("timeout_seconds", Integer(1, 7 * 24 * 3600),
                   "How long one operation may take; `custom_timeouts` goes first. Default: "
                   "`tutum:timeoutSeconds`, else 600."),
+        Attribute("job", Boolean(),
+                  "True: the containers are expected to end. `up` waits until all have; exit code 0 is "
+                  "success. `autodestroy` defaults to `ON_SUCCESS`.", default=False),
         Attribute("rollback_on_failure", Boolean(),
                   "After a failed update, apply the last good inputs again (the update still fails).",
                   default=False),
@@ -854,6 +879,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """Which attributes differ between two sets in normal form, and what each needs (PATCH ... REPLACE)."""
     found: dict[str, str] = {}
     for name, attribute in INPUTS.items():
+        if attribute.kept and new.get(name) is None:
+            continue
         if not same(name, old.get(name), new.get(name)):
             found[name] = attribute.change
     if "deployment_strategy" in found:

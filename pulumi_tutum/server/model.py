@@ -148,6 +148,11 @@ class Service:
         return EXTRAS[name] if name in EXTRAS else schema.INPUTS[name].default
 
     @property
+    def monitor_seconds(self) -> int:
+        """How long a container has to run before it is up; 0: it is up as soon as it runs."""
+        return int(self.get("monitor_seconds") or 0)
+
+    @property
     def every_node(self) -> bool:
         return self.definition.get("deployment_strategy") == schema.EVERY_NODE
 
@@ -173,6 +178,10 @@ class Container:
         spec: what it is made of; None until its image is known.
         revision: hash of the definition it is made from.
         deployment: the service's deployment that made it.
+        since: when its present run began; a restart by its restart policy begins another run.
+        restarted: times of the newest restarts; looping: it is in a crash loop (uptime.py).
+        last_exit_code, last_reason: of the newest exit, also while the container runs again.
+        failure: why the action in progress, or the last one, did not bring it up; "" otherwise.
         linked: names of environment variables that came from links.
         outer: outer ports that were given out, as (protocol, inner, outer).
     """
@@ -202,6 +211,12 @@ class Container:
     reason: str = ""
     healthy: bool | None = None
     restarts: int = 0
+    restarted: tuple[float, ...] = ()
+    looping: bool = False
+    since: float | None = None
+    last_exit_code: int | None = None
+    last_reason: str = ""
+    failure: str = ""
     keep_volumes: bool = False
     action: str = ""
     deployed: float | None = None
@@ -215,7 +230,13 @@ class Container:
 
     @property
     def runs(self) -> bool:
+        """Its engine keeps it alive: it runs, or its restart policy is bringing it back."""
         return self.status in (RUNNING, RESTARTING)
+
+    @property
+    def steady(self) -> bool:
+        """It runs, and is not in a crash loop."""
+        return self.status == RUNNING and not self.looping
 
     @property
     def state(self) -> str:
@@ -224,8 +245,10 @@ class Container:
             return "Terminated"
         if self.wanted == "gone":
             return "Terminating"
+        if self.runs and self.wanted == "stopped":
+            return "Stopping"
         if self.runs:
-            return "Stopping" if self.wanted == "stopped" else "Running"
+            return "Running" if self.steady else "Starting"
         return "Starting" if self.wanted == "running" else "Stopped"
 
     def get(self, name: str) -> Any:
@@ -427,7 +450,7 @@ def from_row(kind: str, row: Mapping[str, Any]) -> Record:
     default, and those that it had in addition are left out, here and in what the record holds."""
     cls: Any = RECORDS[kind]
     values = _known(cls, row)
-    for name in ("queue", "finished", "linked", "tags", "backend_tags"):
+    for name in ("queue", "finished", "linked", "tags", "backend_tags", "restarted"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     if "outer" in values:
@@ -642,13 +665,18 @@ def wire(definition: Mapping[str, Any], name: str) -> dict[str, Any]:
     return schema.body(full)
 
 
-def exit_message(code: int | None, reason: str) -> str | None:
-    """The API's `exit_code_msg`: `Exit code 0 (Success)`, or why a container did not run."""
+def exit_message(code: int | None, reason: str, more: str = "") -> str | None:
+    """The API's `exit_code_msg`: `Exit code 0 (Success)`, or why a container did not run.
+
+    Args:
+        more: what else is to be said of the container.
+    """
     if code is None:
-        return reason or None
+        return "; ".join(filter(None, (reason, more))) or None
     words = {0: "Success", 137: "Killed", 139: "Segmentation fault", 143: "Terminated"}
     words |= {125: "Engine error", 126: "Command cannot be executed", 127: "Command not found"}
-    return f"Exit code {code} ({reason or words.get(code, 'General error')})"
+    text = reason or words.get(code, "General error")
+    return f"Exit code {code} ({'; '.join(filter(None, (text, more)))})"
 
 
 def automatic_tags(backend: str, cluster: str) -> tuple[str, ...]:

@@ -352,6 +352,7 @@ class Services:
             service.deployment += 1
             service.reuse_volumes = bool(options.get("reuse_volumes", True))
         for c in self.records.containers_of(service.uuid):
+            _forget_failure(change, c)
             if verb == "terminate":
                 change.edit(c).wanted = "gone"
                 c.keep_volumes = False
@@ -483,6 +484,8 @@ class Services:
             change.edit(service).state = SCALING
             service.finished = ()
             service.action = action.uuid
+            for c in self.records.containers_of(service.uuid):
+                _forget_failure(change, c)
         self.core.convergence.kick(service.uuid)
 
     def announce_image(self, image: str) -> int:
@@ -510,7 +513,9 @@ class Services:
         if verb not in CONTAINER_ACTIONS:
             raise BadRequest(f"There is no action '{verb}' of containers")
         text = f"Container {verb.capitalize()}"
-        if container.state not in CONTAINER_ACTIONS[verb]:
+        # What its restart policy is bringing back can be stopped and removed like what runs.
+        state = RUNNING if container.runs and container.state == STARTING else container.state
+        if state not in CONTAINER_ACTIONS[verb]:
             error = BadRequest(f"Container cannot be {_PARTICIPLES[verb]} in state '{container.state}'")
             self.core.refuse(text, object_, request, error, verb)
         if service.state not in STABLE:
@@ -529,8 +534,10 @@ class Services:
                 service.fresh, service.finished = False, ()
                 for c in self.records.containers_of(service.uuid):
                     change.edit(c).deployment = service.deployment
+                    c.failure = ""
                 container.deployment = -1
             else:
+                container.failure = ""
                 container.action = action.uuid
                 container.wanted = {"start": "running", "stop": "stopped", "terminate": "gone"}[verb]
                 if verb == "start":
@@ -601,6 +608,12 @@ CONTAINER_ACTIONS: dict[str, frozenset[str]] = {
     "redeploy": frozenset({"Running", "Stopped"}),
 }
 _PARTICIPLES = {verb: lifecycle.ACTIONS[verb].participle for verb in CONTAINER_ACTIONS}
+
+
+def _forget_failure(change: Change, container: Container) -> None:
+    """Another action begins: what kept the container from coming up before does not count for it."""
+    if container.failure:
+        change.edit(container).failure = ""
 
 
 def _text(verb: str) -> str:

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from ..errors import ServerError
-from ..lifecycle import PARTLY_RUNNING, REDEPLOYING, RUNNING, SCALING, STARTING, settled_state
-from . import backends
+from ..lifecycle import REDEPLOYING, SCALING, STABLE, STARTING, settled_state
+from . import backends, uptime
 from .backends import Backend, Observed
 from .clock import Clock
 from .deployment import World
@@ -38,13 +38,16 @@ class Settling:
         self.backend = backend
         self.clock = clock
         self.settled = settled
+        #: Services that are looked at again later, because of a crash loop.
+        self._later: set[str] = set()
 
     def rest(self, service: Service) -> None:
         """Give a service at rest the state that its containers give it."""
-        state = self.state_of(service)
-        if state == service.state:
-            return
         try:
+            self._leave_crash_loops(service)
+            state = self.state_of(service)
+            if state == service.state:
+                return
             with self.records.change() as change:
                 change.edit(service)
                 if not any(c.runs for c in self.records.containers_of(service.uuid)):
@@ -55,13 +58,39 @@ class Settling:
             return
         self.settled(service)
 
+    def _leave_crash_loops(self, service: Service) -> None:
+        """Containers that have run long enough are in a crash loop no more; look at the others in time."""
+        now = self.clock.time()
+        looping = [c for c in self.records.containers_of(service.uuid) if c.looping]
+        for container in looping:
+            seconds = uptime.calm_in(container, now)
+            if seconds is None:
+                continue
+            if seconds > 0:
+                self._look_later(service, seconds)
+                continue
+            with self.records.change() as change:
+                change.edit(container).looping = False
+
+    def _look_later(self, service: Service, seconds: float) -> None:
+        if service.uuid in self._later:
+            return
+        self._later.add(service.uuid)
+
+        def look() -> None:
+            self._later.discard(service.uuid)
+            if service.state in STABLE:
+                self.rest(service)
+
+        self.clock.call_later(seconds, look)
+
     def state_of(self, service: Service) -> str:
         """The stable state that follows from the containers there are."""
         live = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
-        running = [c for c in live if c.runs]
-        state = settled_state(len(running), len(live) - len(running), service.goal)
-        doubtful = any(c.healthy is False or self._is_cut_off(c) for c in running)
-        return PARTLY_RUNNING if state == RUNNING and doubtful else state
+        alive = [c for c in live if c.runs]
+        monitor = service.monitor_seconds
+        well = [c for c in alive if uptime.is_well(c, monitor) and not self._is_cut_off(c)]
+        return settled_state(len(well), len(alive) - len(well), len(live) - len(alive), service.goal)
 
     def _is_cut_off(self, container: Container) -> bool:
         """Whether it waits on a node that was given up, because its data are there."""
@@ -71,14 +100,22 @@ class Settling:
     def apply(self, change: Change, container: Container, seen: Observed) -> None:
         """Bring a container's record up to what was observed, and decide what follows for it alone."""
         c, now = change.edit(container), self.clock.time()
-        ran_before = c.runs
+        monitor = self.records.services[c.service].monitor_seconds
+        ran_before, was_running = c.runs, c.status == backends.RUNNING
         c.status = seen.status
         c.node = seen.node or c.node
         c.backend_id = seen.backend_id or c.backend_id
         c.image_id = seen.image_id or c.image_id
         c.revision = seen.revision or c.revision
         c.healthy = seen.healthy
-        c.restarts = seen.restarts
+        restarted = seen.restarts > c.restarts
+        uptime.note_restarts(c, seen.restarts, now)
+        if seen.status in (backends.EXITED, backends.RESTARTING):
+            c.last_exit_code, c.last_reason = seen.exit_code, seen.reason
+        elif restarted and seen.last_exit_code is not None:
+            c.last_exit_code, c.last_reason = seen.last_exit_code, ""
+        if seen.status == backends.RUNNING and (restarted or not was_running):
+            c.since = now
         if not self.world.overlay:
             c.address = seen.address
         if c.runs:
@@ -87,13 +124,16 @@ class Settling:
                 c.started = now
                 c.deployed = c.deployed or now
             c.exit_code, c.reason = seen.exit_code, seen.reason
-            if c.wanted == "running" and self.is_up(c):
+            if c.wanted == "running" and uptime.look(c, monitor, now).up:
                 self.arrived(change, c)
         elif seen.status == backends.EXITED:
             c.exit_code, c.reason = seen.exit_code, seen.reason
             c.stopped = now
-            c.ran = True
-            if c.wanted in ("running", "stopped"):
+            c.ran, c.looping = True, False
+            if c.wanted == "running":
+                c.failure = uptime.exit_failure(c, monitor)
+                self.arrived(change, c, c.failure)
+            elif c.wanted == "stopped":
                 self.arrived(change, c)
             destroy = c.get("autodestroy")
             if not c.wanted and (destroy == "ALWAYS" or (destroy == "ON_SUCCESS" and c.exit_code == 0)):
@@ -111,13 +151,6 @@ class Settling:
         if service.state in DEPLOYING and not outdated:
             slot = c.node if service.every_node else c.ordinal
             change.edit(service).finished = (*service.finished, slot)
-
-    @staticmethod
-    def is_up(container: Container) -> bool:
-        """Whether it runs and, where that is asked for, is healthy."""
-        if container.spec is not None and container.spec.healthcheck is not None:
-            return container.status == backends.RUNNING and container.healthy is True
-        return container.runs
 
     def arrived(self, change: Change, container: Container, error: str = "") -> None:
         """A container is where it was to go, or will not get there; its own action ends."""

@@ -71,7 +71,7 @@ class Shapes:
     def service(self, s: Service, listed: bool = False) -> dict[str, Any]:
         containers = self.records.containers_of(s.uuid)
         stack = self.records.stack_name(s)
-        running = sum(c.runs for c in containers)
+        running = sum(c.steady for c in containers)
         image = s.definition["image"]
         out: dict[str, Any] = {
             "uuid": s.uuid,
@@ -127,6 +127,8 @@ class Shapes:
             "tags": [{"name": tag["name"]} for tag in s.get("tags")],
             "working_dir": s.get("working_dir"),
         }
+        if s.get("monitor_seconds") is not None:
+            out["monitor_seconds"] = s.get("monitor_seconds")
         return out
 
     def synchronized(self, s: Service, containers: list[Container]) -> bool:
@@ -221,6 +223,7 @@ class Shapes:
         stack = self.records.stack_name(s) if s is not None else ""
         info, spec = c.image_info, c.spec
         dns = model.container_dns(self.settings, c.name, stack)
+        exit_code, exit_message = last_exit(c)
         out: dict[str, Any] = {
             "uuid": c.uuid,
             "resource_uri": uri("container", c.uuid),
@@ -235,8 +238,8 @@ class Shapes:
             "private_ip": (c.address or None) if c.get("network") != "host" else None,
             "run_command": c.get("run_command") or (info.run_command if info else "") or "",
             "entrypoint": c.get("entrypoint") or (info.entrypoint if info else "") or "",
-            "exit_code": None if c.runs else c.exit_code,
-            "exit_code_msg": None if c.runs else model.exit_message(c.exit_code, c.reason),
+            "exit_code": exit_code,
+            "exit_code_msg": exit_message,
             "synchronized": s is not None and c.revision == model.revision(s.definition),
             "deployed_datetime": date(c.deployed),
             "started_datetime": date(c.started),
@@ -509,6 +512,18 @@ def can_be_canceled(action: Action) -> bool:
     return action.state == "Pending" or (
         action.state == "In progress" and action.verb in ("start", "scale", "redeploy")
     )
+
+
+def last_exit(container: Container) -> tuple[int | None, str | None]:
+    """A container's `exit_code` and `exit_code_msg`: of its last exit, unless it runs steadily."""
+    if container.steady:
+        return None, None
+    if not container.runs:
+        return container.exit_code, model.exit_message(container.exit_code, container.reason)
+    code, loop = container.last_exit_code, ""
+    if container.looping:
+        loop = f"crash loop: {container.restarts} restarts"
+    return code, model.exit_message(code, container.last_reason, loop)
 
 
 def image_tag(image: str) -> str:

@@ -10,19 +10,23 @@ container is there. Which containers are wanted where follows from the service's
 
   Starting       those that have not run yet are started, missing ones placed, those above the target removed
   Scaling        the same without starting what had stopped
-  Redeploying    containers of an older deployment are replaced one after another; the first that fails ends
-                 it, so that the others go on running; before anything is removed, the new image is looked
-                 for, and the operator's policy asked
+  Redeploying    containers of an older deployment are replaced in batches; the first container that fails
+                 ends the redeploy, so that the others go on running; before anything is removed, the new
+                 image is looked for, and the operator's policy asked
   Stopping, Terminating    they are stopped, removed
 
-With `sequential_deployment` a container is begun when the one before it is up. "Up": it runs, and is healthy
-if there is a health check; a container that ran and has exited counts as up as well (what that means for the
-service follows when it settles). A container that could not be started and never ran is removed again; its
+uptime.py says when a container is up. A service stays in its transitional state until all its containers are
+up, or one of them has failed. With `sequential_deployment` each container is begun when the one before it is
+up. A redeploy replaces the first container alone, and then the others in batches of at most a quarter of the
+service, each batch when the one before it is up. A container that exits before it is up has failed; it stays,
+so that its output can be read. A container that could not be started and never ran is removed again; its
 record tells why. What autodestroy removes on the way is not made again: jobs are not run twice. A container
 whose only node does not answer just now is placed when it does; once the node is given up, it has failed.
 
-Deadline: `start_timeout` seconds in which no further container gets where it is to go. Then the transition is
-given up: its action is Failed with the reasons, and the service has the state that its containers give it.
+Deadline: `start_timeout` seconds in which no further container gets where it is to go. The seconds in which a
+container is only watched do not count; but restarts, which begin that window again, cannot put the deadline
+off for ever. At the deadline the transition is given up: its action is Failed with the reasons, and the
+service has the state that its containers give it.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ from ..lifecycle import (
     TERMINATING,
     TRANSITIONAL,
 )
-from . import backends
+from . import backends, uptime
 from .backends import Observed, PortTaken
 from .clock import Timer, sleep
 from .model import Action, Container, Image, Service, has_exited
@@ -98,7 +102,12 @@ class Transition:
         self.cancelled = False
         self._expiries = 0
         self._timer: Timer | None = None
-        self._waiting: set[str] = set()
+        #: Wakes this run when a container that is watched is up.
+        self._watch: Timer | None = None
+        #: By how many seconds the deadline was put off because containers were watched.
+        self._put_off = 0.0
+        #: Containers that are on their way, and whether they run already.
+        self._waiting: set[tuple[str, bool]] = set()
         self._action = service.action
         self._progress = self._most_progress()
 
@@ -110,6 +119,7 @@ class Transition:
         self.begun.clear()
         self.asked.clear()
         self.image_found, self.cancelled, self._expiries = False, False, 0
+        self._put_off = 0.0
         for c in self.records.containers_of(self.service.uuid):
             if c.uuid in self.ops and c.wanted in ("stopped", "gone"):
                 # A call that brings it up must not win over what is wanted now.
@@ -121,7 +131,7 @@ class Transition:
         """How often a container may get where it is to go, generously."""
         containers = len(self.records.containers_of(self.service.uuid))
         wanted = self.service.target
-        return 10 + 4 * (containers + (len(self.records.nodes) if wanted is None else wanted))
+        return 10 + 8 * (containers + (len(self.records.nodes) if wanted is None else wanted))
 
     async def run(self) -> None:
         self._arm(self.world.settings.start_timeout)
@@ -146,8 +156,9 @@ class Transition:
                     continue
                 await self.wake.wait()
         finally:
-            if self._timer:
-                self._timer.cancel()
+            for timer in (self._timer, self._watch):
+                if timer:
+                    timer.cancel()
             for op in self.ops.values():
                 op.cancel()
             self.over()
@@ -160,6 +171,11 @@ class Transition:
         self._timer = self.settling.clock.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
+        more = self._watched_for()
+        if more > 0:
+            self._put_off += more
+            self._arm(more)
+            return
         self._expiries += 1
         try:
             self._give_up(final=self._expiries > 1)
@@ -170,11 +186,32 @@ class Transition:
         self._arm(min(_CLEANING_SECONDS, self.world.settings.start_timeout))
         self.wake.set()
 
+    def _watched_for(self) -> float:
+        """Seconds for which the deadline is put off, since containers are only watched; 0 when nothing is,
+        or when restarts have begun the window too often."""
+        monitor = self.service.monitor_seconds
+        if self._put_off > uptime.MANY_RESTARTS * monitor + uptime.LOOP_SECONDS:
+            return 0.0
+        now, longest = self.settling.clock.time(), 0.0
+        for c in self.records.containers_of(self.service.uuid):
+            if c.wanted != "running" or not c.runs:
+                continue
+            seen = uptime.look(c, monitor, now)
+            if seen.up:
+                longest = max(longest, RETRY_SECONDS)  # the next step sees it
+            elif seen.again_in is not None:
+                longest = max(longest, seen.again_in)
+            elif c.status == backends.RESTARTING and not uptime.has_own_check(c) and not seen.failure:
+                longest = max(longest, monitor)
+        return longest
+
     def _note_progress(self, live: list[Container]) -> None:
-        """A container less on its way: the deadline begins anew; not without end, whatever containers do."""
-        waiting = {c.uuid for c in live if c.wanted}
+        """A container has come further on its way: the deadline begins anew; not without end, whatever
+        containers do."""
+        waiting = {(c.uuid, c.runs) for c in live if c.wanted}
         if self._waiting - waiting and self._expiries == 0 and self._progress > 0:
             self._progress -= 1
+            self._put_off = 0.0
             self._arm(self.world.settings.start_timeout)
         self._waiting = waiting
 
@@ -191,7 +228,9 @@ class Transition:
                 if c.wanted == "gone" and not final:
                     continue
                 if c.wanted == "running":
-                    verb = "become healthy" if c.runs else "start"
+                    verb = "start"
+                    if c.runs:
+                        verb = "become healthy" if uptime.has_own_check(c) else "stay up"
                     self._fail(change, c, f"did not {verb} {within}")
                 else:
                     verb = "be stopped" if c.wanted == "stopped" else "be removed"
@@ -205,6 +244,8 @@ class Transition:
         self.failures[c.name] = reason
         starting = c.wanted == "running"
         change.edit(c).reason = reason
+        if starting:
+            c.failure = reason
         if starting and not c.runs:
             self.given_up.add(c.node if self.service.every_node else c.ordinal)
             if c.started is None:
@@ -231,11 +272,11 @@ class Transition:
         self._note_progress(live)
         self.awaiting.clear()
         with self.records.change() as change:
-            for c in live:
-                if c.wanted == "running" and c.runs and c.healthy is False and c.uuid not in self.ops:
-                    self._fail(change, c, "is not healthy")
-            if service.state in DEPLOYING and not self.cancelled:
-                self._deploy(change, live)
+            self._look_at_started(change, live)
+            if service.state in DEPLOYING:
+                self._note_exits(live)
+                if not self.cancelled:
+                    self._deploy(change, live)
         live = self.records.containers_of(service.uuid)
         for c in live:
             if c.uuid not in self.ops:
@@ -250,6 +291,26 @@ class Transition:
         self._come_to_rest()
         return True
 
+    def _look_at_started(self, change: Change, live: list[Container]) -> None:
+        """Which of the containers that run are up by now, and which have failed; looks again in time."""
+        if self._watch:
+            self._watch.cancel()
+            self._watch = None
+        monitor, now = self.service.monitor_seconds, self.settling.clock.time()
+        waits = []
+        for c in live:
+            if c.wanted != "running" or not c.runs or c.uuid in self.ops:
+                continue
+            seen = uptime.look(c, monitor, now)
+            if seen.failure:
+                self._fail(change, c, seen.failure)
+            elif seen.up:
+                self.settling.arrived(change, c)
+            elif seen.again_in is not None:
+                waits.append(seen.again_in)
+        if waits:
+            self._watch = self.settling.clock.call_later(min(waits), self.wake.set)
+
     def _carry_out(self, c: Container) -> None:
         backend = self.settling.backend
         if c.wanted == "gone":
@@ -260,13 +321,9 @@ class Transition:
             else:
                 with self.records.change() as change:
                     self.settling.arrived(change, c)
-        elif c.wanted == "running" and c.uuid not in self.asked:
-            if self.settling.is_up(c):
-                with self.records.change() as change:
-                    self.settling.arrived(change, c)
-            elif not c.runs:
-                self.begun.add(c.uuid)
-                self._operate(c, lambda: self._bring_up(c))
+        elif c.wanted == "running" and not c.runs and c.uuid not in self.asked:
+            self.begun.add(c.uuid)
+            self._operate(c, lambda: self._bring_up(c))
 
     def _deploy(self, change: Change, live: list[Container]) -> None:
         """Decide which containers are to come, to start and to go next."""
@@ -283,16 +340,18 @@ class Transition:
             c.keep_volumes = False
         old = [c for c in old if c not in excess]
         if old:
-            # One at a time, and none after one that failed.
+            # None after one that failed.
             if moving or excess or self.failures:
                 return
+            batch = self._batch(staying, len(staying) + len(missing))
             if not self.image_found:
                 self._look_for_image(old[0].node)
             elif missing:
-                self._place(change, missing[:1])
+                self._place(change, missing[:batch])
             else:
-                change.edit(old[0]).wanted = "gone"
-                old[0].keep_volumes = service.reuse_volumes
+                for c in old[:batch]:
+                    change.edit(c).wanted = "gone"
+                    c.keep_volumes = service.reuse_volumes
             return
         idle = [c for c in staying if c not in excess and self._should_start(c)]
         if not service.get("sequential_deployment"):
@@ -304,6 +363,15 @@ class Transition:
                 change.edit(idle[0]).wanted = "running"
             else:
                 self._place(change, missing[:1])
+
+    def _batch(self, staying: list[Container], size: int) -> int:
+        """How many containers a redeploy replaces at the same time: the first alone, then a quarter of
+        `size`."""
+        service = self.service
+        is_first = all(c.deployment < service.deployment for c in staying)
+        if is_first or service.get("sequential_deployment"):
+            return 1
+        return max(size // 4, 1)
 
     def _should_start(self, c: Container) -> bool:
         """Stopped containers that a start has not brought up yet (it cleared `ran`)."""
@@ -550,8 +618,10 @@ class Transition:
                 self._end(change, live)
             elif before in TRANSITIONAL:
                 if before in DEPLOYING:
-                    self._note_exits()
+                    self._note_exits(live)
                     self._note_deployment(service, now, live)
+                if before == REDEPLOYING and self.failures:
+                    self._note_versions(service, live)
                 for c in live:
                     if c.deployment != service.deployment:
                         change.edit(c).deployment = service.deployment
@@ -565,14 +635,28 @@ class Transition:
                 self._end_action(change)
         self.settling.settled(service)
 
-    def _note_exits(self) -> None:
-        """A container of this transition that ended badly is a failure too."""
-        for uuid in self.begun:
-            c = self.records.containers.get(uuid)
-            if c is not None and not c.runs and c.exit_code and c.name not in self.failures:
-                self.failures[c.name] = f"exited with code {c.exit_code}" + (
-                    f" ({c.reason})" if c.reason else ""
-                )
+    def _note_exits(self, live: list[Container]) -> None:
+        """Containers of this transition that have exited, or have not come up, are failures."""
+        begun = [c for uuid in self.begun if (c := self.records.containers.get(uuid)) is not None]
+        for c in (*live, *begun):
+            if c.failure:
+                self.failures.setdefault(c.name, c.failure)
+        for c in begun:
+            has_exited = c.ran and not c.runs and not c.wanted and c.exit_code is not None
+            if has_exited and (failure := uptime.exit_failure(c, 0)):
+                self.failures.setdefault(c.name, failure)
+
+    def _note_versions(self, service: Service, live: list[Container]) -> None:
+        """Add to the failure of a redeploy how many containers run which definition."""
+        if not self.begun:
+            return
+        running = [c for c in live if c.steady and not c.failure]
+        old = sum(c.deployment < service.deployment for c in running)
+        versions = (
+            f"{_containers(old)} of the previous definition and {len(running) - old} of the new one run"
+        )
+        said = self.failures.get(service.name)
+        self.failures[service.name] = f"{said}; {versions}" if said else versions
 
     def _note_deployment(self, service: Service, now: float, live: list[Container]) -> None:
         if service.every_node:
@@ -624,6 +708,10 @@ class Transition:
 def _cancel(change: Change, action: Action, now: float) -> None:
     change.edit(action).state = "Canceled"
     action.end = now
+
+
+def _containers(number: int) -> str:
+    return "1 container" if number == 1 else f"{number} containers"
 
 
 def _ordinal(slot: tuple[int, str | None]) -> int:

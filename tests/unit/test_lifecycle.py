@@ -50,22 +50,25 @@ def test_actions_lead_from_state_to_state(action: lifecycle.Action) -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "stopped", "target", "state"),
+    ("well", "unwell", "stopped", "target", "state"),
     [
-        (0, 0, 2, "Not running"),
-        (0, 0, 0, "Not running"),
-        (0, 1, 2, "Stopped"),
-        (2, 0, 2, "Running"),
-        (3, 0, 2, "Running"),
-        (1, 1, 2, "Partly running"),
-        (1, 0, 2, "Partly running"),
-        (2, 1, 2, "Partly running"),
+        (0, 0, 0, 2, "Not running"),
+        (0, 0, 0, 0, "Not running"),
+        (0, 0, 1, 2, "Stopped"),
+        (2, 0, 0, 2, "Running"),
+        (3, 0, 0, 2, "Running"),
+        (1, 0, 1, 2, "Partly running"),
+        (1, 0, 0, 2, "Partly running"),
+        (2, 0, 1, 2, "Partly running"),
+        (0, 1, 0, 1, "Partly running"),
+        (2, 1, 0, 3, "Partly running"),
+        (0, 1, 1, 2, "Partly running"),
     ],
 )
 def test_the_state_that_follows_from_the_containers(
-    running: int, stopped: int, target: int, state: str
+    well: int, unwell: int, stopped: int, target: int, state: str
 ) -> None:
-    assert lifecycle.settled_state(running, stopped, target) == state
+    assert lifecycle.settled_state(well, unwell, stopped, target) == state
 
 
 def test_the_tables_are_documented() -> None:

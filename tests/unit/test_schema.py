@@ -136,6 +136,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (service(memory=3.0), "memory", "from 4 to"),
     (service(healthcheck={}), "healthcheck", "needs either http or command"),
     (service(healthcheck={"http": "/", "command": "true"}), "healthcheck", "needs either http or command"),
+    (service(healthcheck={"disabled": False}), "healthcheck", "needs either http or command, or disabled"),
+    (service(healthcheck={"disabled": True, "http": "/"}), "healthcheck.http", "together with disabled"),
+    (service(healthcheck={"disabled": "yes"}), "healthcheck.disabled", "true or false"),
+    (service(monitor_seconds=-1.0), "monitor_seconds", "from 0 to 3600"),
+    (service(monitor_seconds=3601.0), "monitor_seconds", "from 0 to 3600"),
+    (service(monitor_seconds="5"), "monitor_seconds", "whole number"),
     (service(healthcheck={"http": "health"}), "healthcheck.http", "begins with /"),
     (service(healthcheck={"command": "true", "port": 80.0}), "healthcheck.port", "goes with http only"),
 ]
@@ -220,6 +226,8 @@ SAME: list[tuple[str, Any, Any]] = [
     ("roles", None, []),
     ("autorestart", None, "OFF"),
     ("healthcheck", {"http": "/"}, {"http": "/", "interval_seconds": 5.0, "retries": 3}),
+    ("healthcheck", {"http": "/"}, {"http": "/", "disabled": False}),
+    ("healthcheck", {"disabled": True}, {"disabled": True, "http": ""}),
 ]
 DIFFERENT: list[tuple[str, Any, Any]] = [
     ("image", "acme/web", "acme/web:1"),
@@ -322,6 +330,7 @@ CHANGED: dict[str, tuple[Any, str]] = {
     "cpu_shares": (512, schema.REDEPLOY),
     "memory": (64, schema.REDEPLOY),
     "healthcheck": ({"command": "true"}, schema.REDEPLOY),
+    "monitor_seconds": (7, schema.PATCH),
 }
 
 
@@ -337,7 +346,7 @@ def test_a_change_needs_what_the_product_page_says(name: str) -> None:
         schema.normal(service(name="web") | {name: value}),
     )
     assert schema.changes(old, new) == {name: needs}
-    assert schema.changes(new, old) == {name: needs}
+    assert schema.changes(new, old) == ({} if schema.INPUTS[name].kept else {name: needs})
 
 
 @pytest.mark.parametrize("other", ["EMPTIEST_NODE", "HIGH_AVAILABILITY"])

@@ -115,12 +115,14 @@ class Observed:
         reason: why it failed, for users (`No such image`, `port is already allocated`, `out of memory`), or
         "".
         node: uuid of the node it is on.
-        healthy: None without a health check, or while it is not known yet.
+        healthy: what its health check says, or the HEALTHCHECK of its image where the service has none; None
+            without one, or while it is not known yet.
         backend_id: the engine's own id (`docker_id`).
         address: its private address, or "".
         image_id: what it was really made from (docker: the image's id), or "".
         revision: of the spec it was made from; another text when it is not what that spec says any more.
-
+        restarts: by its restart policy, since it was last started.
+        last_exit_code: of the exit before the present run, where the backend knows it.
     """
 
     uuid: str
@@ -135,6 +137,7 @@ class Observed:
     revision: str = ""
     service_uuid: str = ""
     restarts: int = 0
+    last_exit_code: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ variables (of the service, as they reach the container); variables win.
   simulated/slow:<s>       SIMULATE_START_SECONDS=<s>   it needs that many seconds to run
   simulated/slow-stop:<s>  SIMULATE_STOP_SECONDS=<s>    it needs that many seconds to stop
   simulated/unhealthy      SIMULATE_UNHEALTHY=1         its health check, if there is one, fails
+  simulated/checked:<s>    SIMULATE_HEALTHY_AFTER=<s>   its health check passes s seconds after it runs;
+                                                        without one of its service it has one, the HEALTHCHECK
+                                                        of its image
   simulated/chatty:<n>     SIMULATE_LOG_LINES=<n>       it writes n lines when it runs
 
 `SIMULATE_ONLY=<ordinals>` (comma-separated) limits all of these to those containers of the service.
@@ -116,6 +119,8 @@ class Behaviour:
     hang: bool = False
     start_error: str = ""
     unhealthy: bool = False
+    image_check: bool = False
+    healthy_after: float = 0.0
     log_lines: int = 0
 
 
@@ -132,6 +137,7 @@ def behaviour(spec: ContainerSpec) -> Behaviour:
     crashes = env.get("SIMULATE_CRASHES", argument if name == "crash" else "")
     start = env.get("SIMULATE_START_SECONDS", argument if name == "slow" else "")
     stop = env.get("SIMULATE_STOP_SECONDS", argument if name == "slow-stop" else "")
+    healthy_after = env.get("SIMULATE_HEALTHY_AFTER", argument or "0" if name == "checked" else "")
     lines = env.get("SIMULATE_LOG_LINES", argument if name == "chatty" else "")
     return Behaviour(
         start_seconds=_number(start) if start else None,
@@ -144,8 +150,16 @@ def behaviour(spec: ContainerSpec) -> Behaviour:
             "SIMULATE_START_ERROR", "the entrypoint could not be executed" if name == "unstartable" else ""
         ),
         unhealthy=env.get("SIMULATE_UNHEALTHY", "") not in ("", "0") or name == "unhealthy",
+        image_check=bool(healthy_after),
+        healthy_after=_number(healthy_after),
         log_lines=int(_number(lines)) if lines else 0,
     )
+
+
+def _is_checked(container: _Container) -> bool:
+    """Whether it has a health check: its service's, or the HEALTHCHECK of its image."""
+    check = container.spec.healthcheck
+    return container.behaviour.image_check if not check else not check.get("disabled")
 
 
 def _is_simulated(image: str) -> bool:
@@ -162,13 +176,14 @@ def _number(text: str, default: float = 0.0) -> float:
 class _Container:
     """One simulated container."""
 
-    __slots__ = ("behaviour", "finished", "lines", "news", "restarts", "seen", "spec", "timer")
+    __slots__ = ("behaviour", "check", "finished", "lines", "news", "restarts", "seen", "spec", "timer")
 
     def __init__(self, spec: ContainerSpec, seen: Observed) -> None:
         self.spec = spec
         self.seen = seen
         self.behaviour = behaviour(spec)
         self.timer: Timer | None = None
+        self.check: Timer | None = None  # the verdict of its health check
         self.restarts = seen.restarts
         self.lines: deque[LogLine] | None = None
         self.news: set[asyncio.Event] | None = None
@@ -342,7 +357,8 @@ class SimulatedBackend:
     def _run(self, container: _Container, tell: bool = True) -> None:
         container.timer = None
         does = container.behaviour
-        healthy = None if container.spec.healthcheck is None else not does.unhealthy
+        is_checked = _is_checked(container)
+        healthy = not does.unhealthy if is_checked and not does.healthy_after else None
         self._see(
             container,
             tell,
@@ -351,11 +367,19 @@ class SimulatedBackend:
             reason="",
             healthy=healthy,
             restarts=container.restarts,
+            last_exit_code=container.seen.exit_code,
         )
+        if is_checked and healthy is None:
+            container.check = self._clock.call_later(does.healthy_after, self._judge, container)
         self._log(container, "stdout", f"Started {container.spec.name} from {container.spec.image}\n")
         for i in range(does.log_lines):
             self._log(container, "stdout", f"line {i + 1}\n")
         self._schedule_exit(container)
+
+    def _judge(self, container: _Container) -> None:
+        """The health check has its verdict."""
+        container.check = None
+        self._see(container, healthy=not container.behaviour.unhealthy)
 
     def _schedule_exit(self, container: _Container) -> None:
         does = container.behaviour
@@ -377,7 +401,12 @@ class SimulatedBackend:
         if policy == "ALWAYS" or (policy == "ON_FAILURE" and code != 0):
             container.restarts += 1
             self._see(
-                container, status=RESTARTING, exit_code=code, reason=reason, restarts=container.restarts
+                container,
+                status=RESTARTING,
+                exit_code=code,
+                reason=reason,
+                healthy=None,
+                restarts=container.restarts,
             )
             wait = min(_BACK_OFF * 2 ** min(container.restarts - 1, 20), _BACK_OFF_MAX)
             container.timer = self._clock.call_later(wait, self._run, container)
@@ -427,9 +456,10 @@ class SimulatedBackend:
             self._watcher.container_changed(container.seen)
 
     def _still(self, container: _Container) -> None:
-        if container.timer is not None:
-            container.timer.cancel()
-            container.timer = None
+        for timer in (container.timer, container.check):
+            if timer is not None:
+                timer.cancel()
+        container.timer = container.check = None
 
     def _forget(self, container: _Container, reason: str, tell: bool = True) -> None:
         self._still(container)

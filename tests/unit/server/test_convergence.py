@@ -151,19 +151,24 @@ def test_stop_with_autodestroy_always_leaves_nothing() -> None:
     run(test)
 
 
-def test_autorestart_brings_a_container_back_and_the_service_runs_on() -> None:
+def test_a_restarting_container_is_not_running() -> None:
     async def test() -> None:
         async with Plane() as plane:
-            uuid = await plane.create(autorestart="ON_FAILURE", container_envvars=envvars(crashes="3"))
+            uuid = await plane.create(autorestart="ON_FAILURE", container_envvars=envvars(crashes="2"))
             await plane.act(uuid, "start")
-            states = set()
+            seen = set()
             for _ in range(100):
-                await plane.advance(0.1)
-                states.add(plane.state(uuid))
-            assert states == {"Starting", "Running"}
-            (c,) = plane.containers(uuid)
-            assert c["state"] == "Running"
-            assert plane.control.records.containers[c["uuid"]].restarts == 3
+                await plane.advance(0.05)
+                (c,) = plane.containers(uuid) or [{"state": "-", "exit_code": None}]
+                running = plane.get(uuid)["running_num_containers"]
+                seen.add((plane.state(uuid), running, c["state"], c["exit_code"]))
+            assert seen == {
+                ("Starting", 0, "Starting", None),
+                ("Running", 1, "Running", None),
+                ("Partly running", 0, "Starting", 1),
+            }
+            assert plane.state(uuid) == "Running"
+            assert plane.control.records.containers[c["uuid"]].restarts == 2
 
     run(test)
 
@@ -285,7 +290,9 @@ def test_rolling_redeploy_stops_at_the_first_container_that_does_not_get_healthy
             reply = await plane.act(uuid, "redeploy")
             await plane.advance(10)
             assert plane.state(uuid) == "Partly running"
-            assert plane.action(reply)["error"] == "web-1: is not healthy"
+            assert plane.action(reply)["error"] == (
+                "web-1: is not healthy; web: 2 containers of the previous definition and 0 of the new one run"
+            )
             after = [c["uuid"] for c in plane.containers(uuid)]
             assert after[1:] == before[1:]
             assert plane.get(uuid)["running_num_containers"] == 3

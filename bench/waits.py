@@ -56,7 +56,7 @@ def _provider() -> Any:
     from pulumi_tutum.provider import ServiceProvider
 
     provider = ServiceProvider()
-    provider.configure(ConfigureRequest(config=Config({}, "bench")))
+    provider.configure(ConfigureRequest(config=Config({"tutum:monitorSeconds": "0"}, "bench")))
     return provider
 
 

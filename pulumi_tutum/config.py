@@ -51,6 +51,8 @@ class Settings:
         stream_host: `ws(s)://host[:port]`, without a trailing slash.
         ca_bundle: path of a file (or folder) of certificates to trust, or None for the system's.
         timeout_seconds: how long an operation may take when nothing else says so.
+        monitor_seconds: how long a container must run before it is up, when the program does not say so;
+            None: not configured.
         source: where the credentials came from, in words for a message.
     """
 
@@ -60,6 +62,7 @@ class Settings:
     stream_host: str
     ca_bundle: str | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    monitor_seconds: int | None = None
     source: str = "the arguments"
 
     @property
@@ -90,8 +93,8 @@ def resolve(
     """The settings that hold now.
 
     Args:
-        explicit: `user, apikey, auth, rest_host, stream_host, ca_bundle, timeout_seconds`; None and ""
-            mean "not given".
+        explicit: `user, apikey, auth, rest_host, stream_host, ca_bundle, timeout_seconds,
+            monitor_seconds`; None and "" mean "not given".
         environ: the environment (default: the process's own).
         home: the folder in which `.tutum` is looked for (default: the user's).
 
@@ -120,6 +123,7 @@ def resolve(
         stream_host=re.sub("^http", "ws", stream_host),
         ca_bundle=_ca_bundle(given.get("ca_bundle") or env.get("TUTUM_CA_BUNDLE")),
         timeout_seconds=_timeout(given.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS)),
+        monitor_seconds=_monitor(given.get("monitor_seconds")),
         source=source,
     )
 
@@ -291,3 +295,17 @@ def _timeout(value: Any) -> float:
     if isinstance(value, bool) or not (0 < seconds < math.inf):
         raise ConfigError("timeout_seconds (tutum:timeoutSeconds) must be a number of seconds greater than 0")
     return seconds
+
+
+def _monitor(value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if isinstance(value, bool) or not (0 <= seconds < math.inf) or not seconds.is_integer():
+        raise ConfigError(
+            "monitor_seconds (tutum:monitorSeconds) must be a whole number of seconds, 0 or more"
+        )
+    return int(seconds)

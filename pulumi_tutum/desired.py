@@ -31,6 +31,9 @@ UNSUPPORTED = "__unsupported"
 FAILED = "__failed"
 BUT_WAS_GOOD = "update"
 
+#: How long a container must run before it is up, where neither program nor configuration says so.
+MONITOR_SECONDS = 5
+
 #: What an automatic name may take from the resource's name; with the suffix that makes 63, the longest name.
 _STEM_LENGTH = 55
 _SUFFIX_LENGTH = 7
@@ -60,9 +63,39 @@ def problems(declared: Mapping[str, Any]) -> list[Problem]:
             found.append(Problem(name, "is set by Tutum and cannot be given"))
         elif name not in schema.INPUTS:
             found.append(Problem(name, f"is not an input of a Service; inputs are {', '.join(_ALL_INPUTS)}"))
+    found.extend(_job_problems(declared))
     # A mark is no value, so what else is said about it is about us.
     said = tuple(problem.path for problem in marked)
     return marked + [problem for problem in found if not problem.path.startswith(said)]
+
+
+def _job_problems(declared: Mapping[str, Any]) -> Iterator[Problem]:
+    """Rules for jobs, whose containers are expected to end."""
+    if declared.get("job") is not True:
+        return
+    if declared.get("autorestart") == "ALWAYS":
+        yield Problem("autorestart", "cannot be ALWAYS with job: its containers are expected to end")
+    if declared.get("running") is False:
+        yield Problem("running", "cannot be False with job: `up` waits until its containers have ended")
+    monitor = declared.get("monitor_seconds")
+    if monitor is not None and not schema.is_unknown(monitor) and monitor != 0:
+        yield Problem(
+            "monitor_seconds", "must be 0 with job, or left out: its containers are expected to end"
+        )
+
+
+def window_problems(monitor_seconds: int, timeout_seconds: float) -> list[Problem]:
+    """What is wrong with the window in which a service's containers are watched.
+
+    Args:
+        monitor_seconds: what is sent for the service.
+        timeout_seconds: of an operation on the service.
+    """
+    found = list(schema.INPUTS["monitor_seconds"].kind.problems(monitor_seconds, "monitor_seconds", True))
+    if not found and monitor_seconds >= timeout_seconds:
+        reason = f"must be less than timeout_seconds ({timeout_seconds:g}), not {monitor_seconds}"
+        found.append(Problem("monitor_seconds", f"{reason}: an operation would end before it is over"))
+    return found
 
 
 def questionable(olds: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +138,31 @@ def normal(declared: Mapping[str, Any]) -> dict[str, Any]:
             value = option.kind.normal(value)
         if value is not None:
             inputs[name] = value
+    if is_job(inputs) and declared.get("autodestroy") is None:
+        inputs["autodestroy"] = "ON_SUCCESS"
     return inputs
+
+
+def is_job(inputs: Mapping[str, Any]) -> bool:
+    """Whether the containers are expected to end."""
+    return inputs.get("job") is True
+
+
+def monitor_seconds(inputs: Mapping[str, Any], configured: int | None, timeout_seconds: float) -> int:
+    """How long a container of the service must run before it is up.
+
+    Args:
+        configured: config `tutum:monitorSeconds`; None: not given.
+        timeout_seconds: of an operation on the service. The default window takes at most half of it.
+    """
+    if is_job(inputs):
+        return 0
+    own = inputs.get("monitor_seconds")
+    if isinstance(own, (int, float)):
+        return int(own)
+    if configured is not None:
+        return configured
+    return min(MONITOR_SECONDS, int(timeout_seconds // 2))
 
 
 def create_key(urn: str, namespace: str = "", replaced: str = "") -> str:
@@ -257,6 +314,8 @@ def next_action(
     state, wanted = service.get("state"), target(inputs)
     if inputs.get("running") is False:
         return "stop" if state in (RUNNING, PARTLY_RUNNING) and not done else None
+    if is_job(inputs):
+        return _next_of_job(service, inputs, changed, done, again=again)
     if "scale" in done:
         return None
     current, stopped = _count(service, "current"), _count(service, "stopped")
@@ -278,9 +337,41 @@ def next_action(
     return "scale" if current != wanted else None
 
 
+def _next_of_job(
+    service: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    changed: Collection[str],
+    done: Sequence[str],
+    *,
+    again: bool,
+) -> str | None:
+    """`next_action` of a job: it runs once for each definition of its containers, and again when it has
+    failed."""
+    if done:
+        return None
+    state, wanted, current = service.get("state"), target(inputs), _count(service, "current")
+    is_alive = state in (RUNNING, PARTLY_RUNNING)
+    if wanted == 0:
+        return "scale" if is_alive and current else None
+    if service.get("synchronized") is False and state != NOT_RUNNING:
+        return "redeploy"
+    if is_alive:
+        is_resized = "target_num_containers" in changed and current != wanted
+        return "scale" if is_resized and wanted is not None else None
+    if state == NOT_RUNNING:
+        remade = any(schema.INPUTS[name].change == schema.REDEPLOY for name in changed)
+        return "start" if again or remade or not has_finished(service, inputs) else None
+    return "start" if again or _has_failed_exits(service, inputs) else None
+
+
+def _has_failed_exits(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Whether the containers that are left of a job show that it failed: successful ones would be gone."""
+    return service.get("state") == STOPPED and inputs.get("autodestroy") == "ON_SUCCESS"
+
+
 def may_finish(inputs: Mapping[str, Any]) -> bool:
-    """Whether the service may be a job: containers that exit are destroyed."""
-    return bool(inputs.get("autodestroy", "OFF") != "OFF")
+    """Whether the service may be a job: it is one, or containers that exit are destroyed."""
+    return is_job(inputs) or bool(inputs.get("autodestroy", "OFF") != "OFF")
 
 
 def has_finished(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
@@ -307,15 +398,15 @@ def faults(
     if inputs.get("running") is False:
         return [] if state in (STOPPED, NOT_RUNNING) else [f"it is {state}, and should be stopped"]
     wanted, running, current = target(inputs), _count(service, "running"), _count(service, "current")
+    if is_job(inputs) and wanted != 0:
+        return _job_faults(service, inputs, containers)
     if wanted == 0:
         settled = state in lifecycle.STABLE and not (state in (RUNNING, PARTLY_RUNNING) and current)
         return [] if settled else [f"it is {state} with {_containers(current)}, and should have none"]
     finished = state in (NOT_RUNNING, PARTLY_RUNNING) and has_finished(service, inputs)
     found = []
     if finished and containers is not None:
-        found += [
-            f"container {c.get('name')} exited with code {c['exit_code']}" for c in failed_exits(containers)
-        ]
+        found += [_exit(container) for container in failed_exits(containers)]
         finished = bool(containers) and not found
     if state != RUNNING and not finished:
         of = "" if wanted is None else f"/{wanted}"
@@ -325,6 +416,27 @@ def faults(
     if service.get("synchronized") is False and current:
         found.append("its containers are not those of its definition")
     return found
+
+
+def _job_faults(
+    service: Mapping[str, Any], inputs: Mapping[str, Any], containers: Sequence[Mapping[str, Any]] | None
+) -> list[str]:
+    """`faults` of a job. One that is still running is as wanted."""
+    state = str(service.get("state"))
+    if state in (RUNNING, PARTLY_RUNNING):
+        return []
+    if state not in (STOPPED, NOT_RUNNING):
+        return [f"it is {state}, and should have finished"]
+    if containers is not None:
+        exits = [_exit(container) for container in failed_exits(containers)]
+        return exits if exits or containers else ["its containers have not run"]
+    if not has_finished(service, inputs) and state == NOT_RUNNING:
+        return ["it has not been run"]
+    return ["it has failed: containers that had succeeded would be gone"] * _has_failed_exits(service, inputs)
+
+
+def _exit(container: Mapping[str, Any]) -> str:
+    return f"container {container.get('name')} exited with code {container['exit_code']}"
 
 
 def failed_exits(containers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

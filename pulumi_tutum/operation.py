@@ -36,6 +36,7 @@ _LAST_WORD = 1.0
 #: How long a create waits for the end of another run that makes the same service. The host of a killed engine
 #: ends within some 5 seconds; that of a machine that was lost counts as dead after 60.
 _OTHER_RUN_SECONDS = 75.0
+_MONITOR = "monitor_seconds"
 
 
 class Session:
@@ -172,7 +173,8 @@ class Operation:
         """
         if self.call.cancelled.is_set():
             raise Cancelled("interrupted before the service was created")
-        body, client = schema.body(inputs), self.session.client
+        client = self.session.client
+        body = schema.body({**inputs, "monitor_seconds": self._window(inputs)})
         if key and client.run_headers:
             # By its stream the control plane knows that this run lives, and gives the service to no other.
             self.session.waiter.listen(**self.limits)
@@ -216,11 +218,12 @@ class Operation:
         patched: set[str] = set()
         pending = {name for name in changed if name in schema.INPUTS}
         attempts = 0
+        has_ended = False
         while True:
             pending |= set() if patched else self._differing(inputs)
             on_its_way = self.seen["state"] in lifecycle.TRANSITIONAL
             if inputs.get("wait") is False and not pending and (done or on_its_way):
-                return self._containers(inputs, done)
+                return self._containers(inputs, bool(done))
             self._settle(inputs, patched, done)
             if pending:
                 self._patch(inputs, pending)
@@ -228,12 +231,17 @@ class Operation:
                 continue
             action = desired.next_action(self.seen, inputs, patched, done, again=again)
             if action is None:
+                has_ended = self._await_end_of_job(inputs)
                 break
+            if action != "stop" and not patched and self._lacks_window(inputs):
+                pending = {_MONITOR}
+                continue
             attempts += 1
             if self._act(action, attempts):
                 done.append(action)
-        containers = self._containers(inputs, done)
-        self._verify(inputs, done, containers)
+        began = has_ended or "start" in done or "redeploy" in done
+        containers = self._containers(inputs, began)
+        self._verify(inputs, began, containers)
         return containers
 
     def _differing(self, inputs: Mapping[str, Any]) -> set[str]:
@@ -244,8 +252,38 @@ class Operation:
     def _patch(self, inputs: Mapping[str, Any], names: Collection[str]) -> None:
         """Sends attributes; the client repeats a PATCH by itself."""
         self.call.progress("updating the definition")
+        if self._lacks_window(inputs):
+            names = {*names, _MONITOR}
+            inputs = {**inputs, _MONITOR: self._window(inputs)}
         body = schema.body(inputs, names)
         self.service = self.session.client.update_service(self.uuid, body, **self.limits)
+
+    def _window(self, inputs: Mapping[str, Any]) -> int:
+        """The `monitor_seconds` of a service with these inputs."""
+        settings = self.session.client.settings
+        seconds = self._seconds or settings.timeout_seconds
+        return desired.monitor_seconds(inputs, settings.monitor_seconds, seconds)
+
+    def _lacks_window(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the service gets another `monitor_seconds`, which the program leaves to the provider.
+
+        An adopted service keeps what it has.
+        """
+        if inputs.get(_MONITOR) is not None:
+            return False
+        now = self.seen.get(_MONITOR)
+        if now is not None and "adopt" in inputs:
+            return False
+        return (now or 0) != self._window(inputs)
+
+    def _await_end_of_job(self, inputs: Mapping[str, Any]) -> bool:
+        """Waits until all containers of a job have ended; False when there is nothing to wait for."""
+        waits = desired.is_job(inputs) and inputs.get("wait") is not False and desired.target(inputs) != 0
+        if not waits or self.seen["state"] not in (lifecycle.RUNNING, lifecycle.PARTLY_RUNNING):
+            return False
+        ends = (lifecycle.STOPPED, lifecycle.NOT_RUNNING)
+        self.await_state(lambda service: service["state"] in ends or None, "finished")
+        return True
 
     def _act(self, action: str, attempt: int) -> bool:
         """Asks for an action. False: it is not known or not certain that it is under way; look again."""
@@ -292,8 +330,9 @@ class Operation:
                 or desired.next_action(service, inputs, patched, done) is not None
             )
 
+        wanted = "finished" if desired.is_job(inputs) else "running"
         try:
-            self.await_state(verdict, "stopped" if inputs.get("running") is False else "running")
+            self.await_state(verdict, "stopped" if inputs.get("running") is False else wanted)
         except UnexpectedState as error:
             now = error.service or {}
             if now.get("state") != lifecycle.RUNNING or inputs.get("running") is False:
@@ -346,21 +385,25 @@ class Operation:
         """The service's containers, in list shape and ordinal order, also those that are gone."""
         return list(self.session.client.list_containers(self.uuid, **self.limits))
 
-    def _containers(self, inputs: Mapping[str, Any], done: Sequence[str]) -> list[dict[str, Any]]:
+    def _containers(self, inputs: Mapping[str, Any], began: bool) -> list[dict[str, Any]]:
         """The containers, where they are needed: for dynamic ports, and as proof that a job went well."""
-        needed = self._is_job(inputs, done) or outputs.has_dynamic_ports(self.seen)
+        needed = self._may_have_finished(inputs, began) or outputs.has_dynamic_ports(self.seen)
         return self.containers() if needed else []
 
     def _verify(
-        self, inputs: Mapping[str, Any], done: Sequence[str], containers: Sequence[Mapping[str, Any]]
+        self, inputs: Mapping[str, Any], began: bool, containers: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Raises UnexpectedState unless the service is what the inputs say."""
+        """Raises UnexpectedState unless the service is what the inputs say.
+
+        Args:
+            began: this operation has started the service, or waited for its end.
+        """
         found = _deviations(self.seen, inputs)
         proof = None
-        if self._is_job(inputs, done):
+        if self._may_have_finished(inputs, began):
             # The looks of a job that was not deployed at all are those of one that has finished.
-            action = self._action_uri and self.session.client.get_action(self._action_uri, **self.limits)
-            proof = [] if action and action.get("state") == "Failed" else containers
+            has_failed = self._has_failed() and not desired.failed_exits(containers)
+            proof = [] if has_failed else containers
         found += desired.faults(self.seen, inputs, proof)
         if found:
             reasons = explain(
@@ -368,9 +411,15 @@ class Operation:
             )
             raise UnexpectedState(f"{self.title()}: {', '.join(found)}", self.service, reasons)
 
-    def _is_job(self, inputs: Mapping[str, Any], done: Sequence[str]) -> bool:
-        """Whether this operation has begun a job, which seems to have ended."""
-        began = "start" in done or "redeploy" in done
+    def _has_failed(self) -> bool:
+        """Whether the action that this operation asked for has failed."""
+        if not self._action_uri:
+            return False
+        action = self.session.client.get_action(self._action_uri, **self.limits)
+        return bool(action.get("state") == "Failed")
+
+    def _may_have_finished(self, inputs: Mapping[str, Any], began: bool) -> bool:
+        """Whether this operation has begun what may be a job, and which seems to have ended."""
         return began and desired.may_finish(inputs) and self.seen["state"] != lifecycle.RUNNING
 
 

@@ -57,6 +57,7 @@ CONFIG = {
     "tutum:streamHost": "stream_host",
     "tutum:caBundle": "ca_bundle",
     "tutum:timeoutSeconds": "timeout_seconds",
+    "tutum:monitorSeconds": "monitor_seconds",
     "tutum:namespace": "namespace",
 }
 #: Config key of an explicit Provider: its credentials are its own, whatever the environment says.
@@ -110,7 +111,8 @@ class ServiceProvider(ResourceProvider):
         if found:
             return CheckResult(news, [CheckFailure("", str(problem)) for problem in found])
         inputs = desired.normal(news)
-        found = state.refused(desired.questionable(olds, inputs))
+        found = state.window_problems(inputs)
+        found += state.refused(desired.questionable(olds, inputs))
         inputs |= {name: news[name] for name in (desired.URN, desired.DELETE_FIRST) if name in news}
         urn = call.urn or news.get(desired.URN)
         existing = state.existing.get(urn)
@@ -430,6 +432,17 @@ class _HostState:
                 f"no control plane answers at {address.geturl()}: start one with `pulumi-tutum serve`, "
                 "or set TUTUM_REST_HOST (or tutum:restHost)"
             )
+
+    def window_problems(self, inputs: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong with the window in which the service's containers are watched."""
+        try:
+            settings = self.session.client.settings
+        except ConfigError:
+            return []  # reported once, for all resources
+        own = inputs.get("timeout_seconds")
+        timeout = float(own) if isinstance(own, (int, float)) else settings.timeout_seconds
+        monitor = desired.monitor_seconds(inputs, settings.monitor_seconds, timeout)
+        return desired.window_problems(monitor, timeout)
 
     def refused(self, definition: Mapping[str, Any]) -> list[Problem]:
         """What of a definition the control plane would refuse, as far as it says so beforehand.

@@ -2,9 +2,9 @@
 #   pulumi stack init dev && pulumi up
 """A job: containers that do their work and end.
 
-`autodestroy="ON_SUCCESS"` makes it one. `pulumi up` waits for its end: exit code 0 is success, any other
-fails the run and leaves the container there to be looked at. It runs again when its definition changes, not
-with every `up`.
+`job=True` makes it one. `pulumi up` waits until the containers have ended: exit code 0 is success. Any other
+exit code fails the run, and the container stays, so that its output can be read. The job runs again when its
+definition changes, and not with every `up`.
 """
 
 import pulumi
@@ -18,7 +18,7 @@ migrate = tutum.Service(
     image="acme/migrate:1.4",
     run_command="migrate --database DB up",
     linked_to_service=[{"to_service": db, "name": "DB"}],
-    autodestroy="ON_SUCCESS",
+    job=True,
     # A simulated container ends only if it is told to; real ones do not care about these.
     container_envvars={"SIMULATE_EXIT": "0", "SIMULATE_EXIT_AFTER": "0.5"},
 )

@@ -90,7 +90,7 @@ def test_a_second_account(new_scenario: Callable[..., Scenario], plane: Server) 
         scenario = new_scenario(secrets={"aliceKey": other.apikey})
         program = f"""
             alice = tutum.Provider("alice", user="{other.user}",
-                apikey=pulumi.Config().require_secret("aliceKey"), rest_host="{other.url}")
+                apikey=pulumi.Config().require_secret("aliceKey"), rest_host="{other.url}", monitor_seconds=0)
             mine = tutum.Service("mine", image="acme/web")
             hers = tutum.Service("hers", image="acme/web", opts=ResourceOptions(provider=alice))
             class Site(pulumi.ComponentResource):

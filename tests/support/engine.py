@@ -222,8 +222,11 @@ class Project:
         secrets: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         python: Path = Path(sys.executable),
+        monitor_seconds: int | None = 0,
     ) -> None:
         """Make the project in the new `folder`; `program` is its __main__.py.
+
+        `monitor_seconds` is its `tutum:monitorSeconds`; None leaves the package's default, for tests of that.
 
         `name` and `stack` may be those of another project in another folder: the backends are separate.
         `config` and `secrets` are `config_set`; `env` is added to the environment of every run.
@@ -250,7 +253,10 @@ class Project:
             "PULUMI_DEBUG_COMMANDS": "true",
             **(env or {}),
         }
-        self.write(f"name: {name}\nruntime: python\n", "Pulumi.yaml")
+        settings = f"name: {name}\nruntime: python\n"
+        if monitor_seconds is not None:
+            settings += f"config:\n  tutum:monitorSeconds:\n    value: {monitor_seconds}\n"
+        self.write(settings, "Pulumi.yaml")
         self.write(program)
         self.run("stack", "init", stack)
         self.config_set(config or {})

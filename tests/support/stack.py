@@ -76,7 +76,8 @@ class Stack:
 
     Args:
         env: for the host: where the control plane is, and credentials.
-        config: Pulumi configuration, `tutum:user` and so on.
+        config: Pulumi configuration, `tutum:user` and so on. Unless it says otherwise, containers are not
+            watched; `tutum:monitorSeconds` "" leaves the package's default.
     """
 
     env: Mapping[str, str]
@@ -93,7 +94,8 @@ class Stack:
         if self._host is None:
             folder = Path(tempfile.gettempdir())
             self._host = Host(folder, provider=serialize_provider(ServiceProvider()), env=self.env)
-            self._host.stub.Configure(provider_pb2.ConfigureRequest(args=struct(self.config)))
+            config = {"tutum:monitorSeconds": "0", **self.config}
+            self._host.stub.Configure(provider_pb2.ConfigureRequest(args=struct(config)))
         return self._host
 
     def end_run(self, *, kill: bool = False) -> None:

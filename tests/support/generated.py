@@ -76,6 +76,7 @@ def _bindings(draw: st.DrawFn) -> list[dict[str, Any]]:
 _HEALTHCHECKS = st.one_of(
     st.fixed_dictionaries({"http": st.just("/health")}, optional={"port": _numbers(1, 65535)}),
     st.fixed_dictionaries({"command": st.just("true")}, optional={"retries": _numbers(1, 100)}),
+    st.just({"disabled": True}),
 )
 
 
@@ -110,6 +111,7 @@ def services(draw: st.DrawFn) -> dict[str, Any]:
             cpu_shares=_numbers(0, 1024),
             memory=_numbers(4, 4096),
             healthcheck=_HEALTHCHECKS,
+            monitor_seconds=_numbers(0, 500),
         )
     )
     if arguments.get("deployment_strategy") == "EVERY_NODE":

@@ -118,6 +118,8 @@ class _Container:
     id: str = ""
     #: When its present run began, by the engine's clock, in nanoseconds.
     began: int = 0
+    #: With which code its last run ended.
+    last_exit_code: int | None = None
     #: Calls about it that are in progress, and whether something has happened to it since it was last looked
     #: at.
     calls: int = 0
@@ -420,10 +422,9 @@ class DockerBackend:
             return container.seen
         container.began = _nanoseconds(inspected["State"].get("StartedAt", ""))
         seen = observed(inspected, self._node_of[engine], self._network)
+        seen = dataclasses.replace(seen, last_exit_code=container.last_exit_code)
         check = container.spec.healthcheck if container.spec else None
-        if not check:
-            seen = dataclasses.replace(seen, healthy=None)
-        elif "http" in check:
+        if check and "http" in check:
             self._probe(container, engine, seen)
             seen = dataclasses.replace(seen, healthy=self._health.verdict(container.uuid))
         self._see(container, seen)
@@ -489,6 +490,9 @@ class DockerBackend:
             return
         if what == "create" or container.id not in ("", identity):
             return
+        if what == "die" and str(attributes.get("exitCode", "")).isdigit():
+            # A restart policy may have it run again before anybody looks.
+            container.last_exit_code = int(attributes["exitCode"])
         if what == "start" and container.seen.status == RUNNING:
             # Seen already; had it died in between, the event of that is being dealt with.
             since = int(event.get("timeNano") or 0) - container.began

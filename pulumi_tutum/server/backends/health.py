@@ -116,10 +116,19 @@ def published_port_is_probed(definition: Mapping[str, Any], check: Mapping[str, 
     return any(p["inner_port"] == wanted and p.get("published") for p in ports)
 
 
+#: The engine's form of a check that is never made.
+_NO_CHECK = {"test": ["NONE"]}
+
+
 def native_check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A command's health check in the engine's form (nanoseconds); HTTP is asked for by the server."""
-    if not check or "command" not in check:
+    """A service's health check in the engine's form (nanoseconds); None leaves the HEALTHCHECK of the image.
+
+    The engine makes no check, not even the image's, for a check that is disabled or that the server makes (HTTP).
+    """
+    if not check:
         return None
+    if "command" not in check:
+        return _NO_CHECK
     return {
         "test": ["CMD-SHELL", check["command"]],
         "interval": int(check.get("interval_seconds", 5)) * _SECOND,

@@ -660,7 +660,7 @@ class SwarmBackend:
         if check and "http" in check:
             self._probe(c, seen)
             seen = dataclasses.replace(seen, healthy=self._health.verdict(c.uuid))
-        elif check and seen.status == RUNNING:
+        elif check and "command" in check and seen.status == RUNNING:
             # Until it is healthy its task is still starting.
             seen = dataclasses.replace(seen, healthy=True)
         self._see(c, seen)
@@ -956,13 +956,14 @@ class SwarmBackend:
             "Init": command.init,
         }
         if check := native_check(spec.healthcheck):
-            container["Healthcheck"] = {
-                "Test": check["test"],
-                "Interval": check["interval"],
-                "Timeout": check["timeout"],
-                "Retries": check["retries"],
-                "StartPeriod": check["start_period"],
+            names = {
+                "test": "Test",
+                "interval": "Interval",
+                "timeout": "Timeout",
+                "retries": "Retries",
+                "start_period": "StartPeriod",
             }
+            container["Healthcheck"] = {names[key]: value for key, value in check.items()}
         task = {
             "ContainerSpec": {k: v for k, v in container.items() if v is not None},
             "RestartPolicy": {"Condition": _RESTART[spec.autorestart], "Delay": _SECOND},

@@ -147,6 +147,8 @@ class Machine(RuleBasedStateMachine):
         port=st.sampled_from([None, None, 0, 8080]),
         image=st.sampled_from(["acme/web", "redis", "acme/web:missing"]),
         health=st.booleans(),
+        monitor=st.sampled_from([None, 3, 40]),
+        autorestart=st.sampled_from(["OFF", "OFF", "ON_FAILURE", "ALWAYS"]),
     )
     def create(
         self, count: int, port: int | None, health: bool, image: str, env: dict[str, str], **more: Any
@@ -155,6 +157,9 @@ class Machine(RuleBasedStateMachine):
             return
         more["deployment_strategy"] = more.pop("strategy")
         more["sequential_deployment"] = more.pop("sequential")
+        more["monitor_seconds"] = more.pop("monitor")
+        if more["autorestart"] == "ALWAYS":
+            more["autodestroy"] = "OFF"
         body: dict[str, Any] = {"name": next(self.names), "image": image, "container_envvars": env, **more}
         body["target_num_containers"] = count
         if port is not None:

@@ -36,6 +36,8 @@ STATES: dict[str, str] = {
 
 #: States that end by themselves.
 TRANSITIONAL = frozenset({STARTING, SCALING, REDEPLOYING, STOPPING, TERMINATING})
+#: The transitional states in which containers are placed.
+DEPLOYING = frozenset({STARTING, SCALING, REDEPLOYING})
 #: States that last until somebody does something.
 STABLE = frozenset({NOT_RUNNING, RUNNING, PARTLY_RUNNING, STOPPED})
 #: States in which the service is dead or dying: its name and its create key are free again.

@@ -71,6 +71,25 @@ class Convergence(Settling):
         for run in self.runs.values():
             run.wake.set()
 
+    def wake_dependents(self, uuid: str, *, indirect: bool) -> None:
+        """Something about a service has changed for which others may wait.
+
+        Args:
+            indirect: those that wait for a waiting one are woken too, because links may form a circle now.
+        """
+        left, seen = [uuid], {uuid}
+        while left:
+            needed = left.pop()
+            users = (*self.records.linkers.get(needed, ()), *self.records.mounters.get(needed, ()))
+            for user in users:
+                run = self.runs.get(user)
+                if run is None or not run.waits_for_others or user in seen:
+                    continue
+                seen.add(user)
+                run.look_at_needs()
+                if indirect:
+                    left.append(user)
+
     def _over(self, uuid: str) -> None:
         self.runs.pop(uuid, None)
         # What began while it ended gets a new one.

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from ..errors import ApiError, BackendError, BadRequest, NotFound, Problem, ServerError
 from ..lifecycle import (
+    DEPLOYING,
     ENDING,
     NOT_RUNNING,
     PARTLY_RUNNING,
@@ -28,6 +29,7 @@ from . import backends
 from .backends import Backend, Observed
 from .clock import Clock, sleep
 from .convergence import Convergence
+from .dependencies import needs
 from .deployment import World
 from .hub import Hub
 from .model import (
@@ -231,6 +233,8 @@ class Core:
     def _changed(self, told: list[tuple[Record, Record | None, bool]], announced: frozenset[str]) -> None:
         stacks: dict[str, None] = {}
         relink: dict[str, None] = {}
+        #: Services for which others may wait, and whether circles of links may be others now.
+        needed: dict[str, bool] = {}
         for record, old, dropped in told:
             if isinstance(record, Service):
                 self._forget_rendered(record)
@@ -240,9 +244,13 @@ class Core:
                         relink[record.uuid] = None
                 if record.stack:
                     stacks[record.stack] = None
+                if isinstance(old, Service) and _outlook(old) != _outlook(record):
+                    needed[record.uuid] = record.state in DEPLOYING
             elif isinstance(record, Container):
                 self._forget_rendered(record.service)
                 was = old if isinstance(old, Container) else None
+                if was is None or _placement(record) != _placement(was):
+                    needed.setdefault(record.service, False)
                 if _membership(record) != (was is not None and _membership(was)):
                     relink.update(dict.fromkeys(self.records.linkers.get(record.service, ())))
                     relink[record.service] = None
@@ -266,6 +274,8 @@ class Core:
                 self._publish(record, old, record.uuid in announced)
         for uuid in relink:
             self.convergence.relink(uuid)
+        for uuid, indirect in needed.items():
+            self.convergence.wake_dependents(uuid, indirect=indirect)
         for uuid in stacks:
             self.settle_stack(uuid)
 
@@ -452,6 +462,16 @@ def stack_state(states: list[str], terminating: bool) -> str:
     if set(live) <= {RUNNING, SCALING}:
         return RUNNING
     return STOPPED if set(live) <= {STOPPED, NOT_RUNNING} else PARTLY_RUNNING
+
+
+def _outlook(service: Service) -> tuple[object, ...]:
+    """What of a service tells others whether to wait for it."""
+    return service.state, service.target, needs(service.definition)
+
+
+def _placement(c: Container) -> tuple[object, ...]:
+    """What of a container tells other services whether it is placed."""
+    return c.live, c.spec is not None, c.wanted == "gone", c.status == "", c.deployment
 
 
 def _membership(c: Container) -> bool:

@@ -108,7 +108,7 @@ class World:
             for p in service.get("container_ports")
             if p.get("outer_port") is not None
         }
-        pinned = self._pinned(service, ordinal)
+        pinned = self.pinned(service, ordinal)
         if only is not None:
             pinned = {only} if pinned is None else pinned & {only}
         tags = [tag["name"] for tag in service.get("tags")]
@@ -134,10 +134,17 @@ class World:
         node.of_service += 1
         return container
 
-    def _pinned(self, service: Service, ordinal: int) -> set[str] | None:
-        """Nodes that hold the volumes which the container will have; None: there are none."""
+    def pinned(self, service: Service, ordinal: int, *, keeps_own: bool = True) -> set[str] | None:
+        """Nodes that hold the volumes which the container will have; None: there are none.
+
+        Args:
+            keeps_own: it gets the volumes that its predecessor left.
+
+        Raises:
+            NoNode: a service whose volumes it uses has no containers.
+        """
         pinned: set[str] | None = None
-        for volume in self._kept(service, ordinal):
+        for volume in self._kept(service, ordinal) if keeps_own else ():
             pinned = {volume.node} if pinned is None else pinned & {volume.node}
         for source in volume_sources(service.definition):
             nodes = {c.node for c in self.records.containers_of(source) if c.wanted != "gone" and c.spec}

@@ -109,6 +109,7 @@ class Service:
         finished: places (ordinals, with EVERY_NODE nodes) whose containers the transition in progress has
             deployed, and which autodestroy has removed since: jobs are not run twice.
         action: uuid of the action in progress, or "".
+        concluded: uuid of the last action that was carried out, or "".
         queue: uuids of actions that wait until the service settles.
         key, key_closed: the create key, see "Made once"; run: the run that last got hold of the service with
             it, "" when it has no name.
@@ -134,6 +135,7 @@ class Service:
     trigger_body: str = ""
     finished: tuple[int | str, ...] = ()
     action: str = ""
+    concluded: str = ""
     queue: tuple[str, ...] = ()
     key: str = ""
     key_closed: bool = False

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from ..errors import ServerError
-from ..lifecycle import REDEPLOYING, SCALING, STABLE, STARTING, settled_state
+from ..lifecycle import DEPLOYING, REDEPLOYING, STABLE, settled_state
 from . import backends, uptime
 from .backends import Backend, Observed
 from .clock import Clock
@@ -19,7 +19,6 @@ from .records import Change, Records
 
 log = logging.getLogger("pulumi_tutum.server")
 
-DEPLOYING = frozenset({STARTING, SCALING, REDEPLOYING})
 RETRY_SECONDS, RETRY_MAX = 0.5, 5.0
 
 

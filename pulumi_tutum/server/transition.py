@@ -38,6 +38,7 @@ from collections.abc import Awaitable, Callable
 
 from ..errors import BackendError, ServerError
 from ..lifecycle import (
+    DEPLOYING,
     NOT_RUNNING,
     REDEPLOYING,
     RUNNING,
@@ -52,10 +53,11 @@ from ..lifecycle import (
 from . import backends, uptime
 from .backends import Observed, PortTaken
 from .clock import Timer, sleep
+from .dependencies import Dependencies
 from .model import Action, Container, Image, Service, has_exited
 from .records import Change
 from .scheduler import NoNode, NotYet
-from .settling import DEPLOYING, RETRY_MAX, RETRY_SECONDS, Settling
+from .settling import RETRY_MAX, RETRY_SECONDS, Settling
 
 log = logging.getLogger("pulumi_tutum.server")
 
@@ -94,6 +96,11 @@ class Transition:
         self.failures: dict[str, str] = {}
         #: What waits for a node that does not answer just now, by container name, and why.
         self.awaiting: dict[str, str] = {}
+        self.dependencies = Dependencies(self.world)
+        #: Services that it needs keep it from placing containers, and these containers from being made.
+        self.held_up = False
+        self.held: set[str] = set()
+        self._needs_changed = asyncio.Event()
         #: Ordinals (EVERY_NODE: nodes) that could not be filled and are not tried again by this run.
         self.given_up: set[int | str] = set()
         #: What a backend that is to be asked again said last, by container.
@@ -171,6 +178,11 @@ class Transition:
         self._timer = self.settling.clock.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
+        if self.waits_for_others:
+            # They have deadlines of their own.
+            self._arm(self.world.settings.start_timeout)
+            self.look_at_needs()
+            return
         more = self._watched_for()
         if more > 0:
             self._put_off += more
@@ -271,12 +283,15 @@ class Transition:
         live = self.records.containers_of(service.uuid)
         self._note_progress(live)
         self.awaiting.clear()
+        was_held_up, self.held_up = self.held_up, False
         with self.records.change() as change:
             self._look_at_started(change, live)
             if service.state in DEPLOYING:
                 self._note_exits(live)
                 if not self.cancelled:
                     self._deploy(change, live)
+        if was_held_up and not self.held_up:
+            self._arm(self.world.settings.start_timeout)
         live = self.records.containers_of(service.uuid)
         for c in live:
             if c.uuid not in self.ops:
@@ -339,6 +354,9 @@ class Transition:
             change.edit(c).wanted = "gone"
             c.keep_volumes = False
         old = [c for c in old if c not in excess]
+        has_failed = bool(old and self.failures)
+        if (old or missing) and not has_failed and self._is_held_up(old):
+            old, missing = [], []
         if old:
             # None after one that failed.
             if moving or excess or self.failures:
@@ -372,6 +390,51 @@ class Transition:
         if is_first or service.get("sequential_deployment"):
             return 1
         return max(size // 4, 1)
+
+    # -- waiting for services that it needs
+
+    @property
+    def waits_for_others(self) -> bool:
+        return self.held_up or bool(self.held)
+
+    def look_at_needs(self) -> None:
+        """Something about a service that this one needs has changed."""
+        self.wake.set()
+        self._needs_changed.set()
+
+    def _is_held_up(self, old: list[Container]) -> bool:
+        """Whether a service that this one needs keeps it from placing containers, now or at all."""
+        obstacle = self.dependencies.before_placing(self.service, old)
+        if obstacle is None:
+            return False
+        if obstacle.lasting:
+            self.failures[self.service.name] = obstacle.reason
+            self.cancelled = True
+        else:
+            self.awaiting[self.service.name] = obstacle.reason
+            self.held_up = True
+        return True
+
+    async def _wait_for_others(self, c: Container) -> None:
+        """Wait until a container's environment and volumes can be made up.
+
+        Raises:
+            BackendError: a service that it needs has failed.
+        """
+        obstacle = self.dependencies.before_making(self.service, c)
+        if obstacle is None:
+            return
+        self.held.add(c.uuid)
+        try:
+            while obstacle is not None and not obstacle.lasting:
+                self._needs_changed.clear()
+                await self._needs_changed.wait()
+                obstacle = self.dependencies.before_making(self.service, c)
+        finally:
+            self.held.discard(c.uuid)
+        if obstacle is not None:
+            raise BackendError(obstacle.reason)
+        self._arm(self.world.settings.start_timeout)
 
     def _should_start(self, c: Container) -> bool:
         """Stopped containers that a start has not brought up yet (it cleared `ran`)."""
@@ -534,6 +597,7 @@ class Transition:
         self._check_policy(c)
         if c.spec is None:
             info = await backend.image(c.image, c.node)
+            await self._wait_for_others(c)
             with self.records.change() as change:
                 self.world.specify(change, self.service, c, info)
                 known = self.records.images.get(c.image)
@@ -702,7 +766,7 @@ class Transition:
         if action is not None and action.state == "Canceling":
             _cancel(change, action, self.settling.clock.time())
         self.settling.end_action(change, service.action, error)
-        service.action = ""
+        service.action, service.concluded = "", service.action
 
 
 def _cancel(change: Change, action: Action, now: float) -> None:

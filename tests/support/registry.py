@@ -25,12 +25,17 @@ class Registry:
         self.tags: dict[tuple[str, str], str] = {}
         #: Paths that were asked for, with the status of the answer.
         self.asked: list[tuple[str, int]] = []
+        #: While this is not set, layers are not given out: a pull takes as long as that.
+        self.gives = threading.Event()
+        self.gives.set()
         registry = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if "/blobs/" in self.path:
+                    registry.gives.wait()
                 status, kind, body = registry._answer(self.path, self.headers.get("Authorization", ""))
                 registry.asked.append((self.path, status))
                 self.send_response(status)
@@ -58,6 +63,7 @@ class Registry:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.gives.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

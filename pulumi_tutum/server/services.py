@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,22 +69,43 @@ class Services:
 
     # -- definitions
 
-    def resolve(self, reference: str, scope: Scope) -> str | None:
-        """uuid of the live service that a URI, uuid, name or `name.stack` means."""
+    def resolve(self, reference: str, scope: Scope, listed: Collection[str] = ()) -> str | None:
+        """uuid of the live service that a URI, uuid, name or `name.stack` means.
+
+        Args:
+            listed: services that the definition refers to already. They are found also when they are
+                terminated, so that a request may repeat what an answer lists.
+        """
         uuid = schema.service_uuid(reference)
         if uuid is None:
-            name = reference.lower()
-            uuid = scope.members.get(name) or self.records.by_name.get((scope.stack, name))
-            uuid = uuid or self.records.by_name.get(("", name))
-            if uuid is None and "." in name:
-                name, _, stack_name = name.rpartition(".")
-                for stack in self.records.stacks.values():
-                    if stack.name.lower() == stack_name and (stack.uuid, name) in self.records.by_name:
-                        uuid = self.records.by_name[stack.uuid, name]
-        if uuid in scope.members.values():
+            uuid = self._uuid_of(reference.lower(), scope)
+            uuid = uuid or next((u for u in listed if self._is_called(u, reference.lower(), scope)), None)
+        if uuid in listed or uuid in scope.members.values():
             return uuid
         service = self.records.services.get(uuid or "")
-        return service.uuid if service is not None and service.state not in ENDING else None
+        if service is None or service.state in ENDING:
+            return None
+        return service.uuid
+
+    def _uuid_of(self, name: str, scope: Scope) -> str | None:
+        """uuid of the live service with a lower-cased `name` or `name.stack`."""
+        by_name = self.records.by_name
+        uuid = scope.members.get(name) or by_name.get((scope.stack, name)) or by_name.get(("", name))
+        if uuid is not None or "." not in name:
+            return uuid
+        name, _, stack_name = name.rpartition(".")
+        stacks = [stack.uuid for stack in self.records.stacks.values() if stack.name.lower() == stack_name]
+        return next((by_name[stack, name] for stack in stacks if (stack, name) in by_name), None)
+
+    def _is_called(self, uuid: str, name: str, scope: Scope) -> bool:
+        """Whether a service, which may be terminated, has a lower-cased `name` or `name.stack`."""
+        service = self.records.services.get(uuid)
+        if service is None:
+            return False
+        stack_name = self.records.stack_name(service)
+        if service.stack == scope.stack or not stack_name:
+            return name == service.name.lower()
+        return name == f"{service.name}.{stack_name}".lower()
 
     def define(
         self, body: Mapping[str, Any], scope: Scope, old: Service | None = None, where: str = ""
@@ -98,7 +119,7 @@ class Services:
         given.pop("name", None) if old is not None else None
         problems: list[Problem] = []
         self._aliases(given, body, problems)
-        self._links(given, scope, problems)
+        self._links(given, scope, old, problems)
         self._bindings(given, scope, old, problems)
         merged: dict[str, Any] = {**(old.definition if old is not None else {}), **given}
         if old is not None:
@@ -133,29 +154,34 @@ class Services:
                 if given.get(name) is None:
                     given[name] = body[alias]
 
-    def _links(self, given: dict[str, Any], scope: Scope, problems: list[Problem]) -> None:
+    def _links(
+        self, given: dict[str, Any], scope: Scope, old: Service | None, problems: list[Problem]
+    ) -> None:
         links = given.get("linked_to_service")
         if not isinstance(links, list):
             return
+        held = old.get("linked_to_service") if old is not None else ()
+        names = {schema.service_uuid(link["to_service"]) or "": link["name"] for link in held}
         out = []
         for i, link in enumerate(links):
             reference = link.get("to_service") if isinstance(link, Mapping) else None
             if isinstance(link, Mapping) and isinstance(reference, str):
-                target = self.resolve(reference, scope)
+                target = self.resolve(reference, scope, names)
                 if target is None:
                     problems.append(Problem(f"linked_to_service[{i}].to_service", "there is no such service"))
                 else:
                     link = {**link, "to_service": uri("service", target)}
                     if link.get("name") in (None, ""):
-                        link["name"] = self._name_of(target, scope)
+                        link["name"] = self._name_of(target, scope) or names[target]
             out.append(link)
         given["linked_to_service"] = out
 
     def _name_of(self, uuid: str, scope: Scope) -> str:
+        """The name of a service; "" if it is forgotten."""
         service = self.records.services.get(uuid)
         if service is not None:
             return service.name
-        return next(name for name, member in scope.members.items() if member == uuid)
+        return next((name for name, member in scope.members.items() if member == uuid), "")
 
     def _bindings(
         self, given: dict[str, Any], scope: Scope, old: Service | None, problems: list[Problem]
@@ -163,13 +189,14 @@ class Services:
         bindings = given.get("bindings")
         if not isinstance(bindings, list):
             return
+        listed = volume_sources(old.definition) if old is not None else ()
         out = []
         for i, binding in enumerate(bindings):
             if isinstance(binding, Mapping):
                 # go-tutum spells the key wrong.
                 reference = binding.get("volumes_from") or binding.get("volume_from")
                 if isinstance(reference, str) and reference:
-                    target = self.resolve(reference, scope)
+                    target = self.resolve(reference, scope, listed)
                     if target is None:
                         problems.append(Problem(f"bindings[{i}].volumes_from", "there is no such service"))
                     elif old is not None and old.uuid in self._sources(target):

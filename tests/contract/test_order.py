@@ -140,3 +140,19 @@ def test_a_service_is_starting_while_it_waits(api: Api) -> None:
     assert refused["error"] == "Service cannot be started in state 'Starting'"
     assert ended(api, action)["state"] == "Success"
     assert {"DB_1_NAME", "DB_2_NAME"} <= set(variables(api, web))
+
+
+def test_a_patch_may_repeat_what_get_lists(api: Api) -> None:
+    db = api.create()
+    links = [{"to_service": db["resource_uri"], "name": "DB"}]
+    web, other = api.create(linked_to_service=links), api.create()
+    api.end(db["uuid"])
+    listed = api.get(web["uuid"])["linked_to_service"]
+    assert [link["to_service"] for link in listed] == [db["resource_uri"]]
+    again = api.ok("PATCH", web["resource_uri"], 202, json={"linked_to_service": listed})
+    assert again["linked_to_service"] == listed
+    everything = api.get(web["uuid"])
+    assert api.ok("PATCH", web["resource_uri"], 202, json=everything)["linked_to_service"] == listed
+    error = api.refused(400, "PATCH", other["resource_uri"], json={"linked_to_service": links})["error"]
+    assert error == "linked_to_service[0].to_service: there is no such service"
+    api.end(web["uuid"], other["uuid"])

@@ -639,3 +639,57 @@ def test_logs_and_exec() -> None:
             assert await session.wait() == 0
 
     run(test)
+
+
+def test_a_patch_may_repeat_the_link_to_a_terminated_service() -> None:
+    async def test() -> None:
+        async with Plane(retain_terminated=60) as plane:
+            db = await plane.create(name="db")
+            other = await plane.create(name="other")
+            web = await plane.create(name="web", linked_to_service=[{"to_service": db, "name": "DB"}])
+            await plane.act_and_wait(db, "terminate")
+            listed = plane.get(web)["linked_to_service"]
+            assert [x["to_service"] for x in listed] == [f"/api/v1/service/{db}/"]
+            await plane.patch(web, linked_to_service=listed)
+            await plane.patch(web, linked_to_service=[*listed, {"to_service": other, "name": "OTHER"}])
+            # By name it is found too, as long as it is remembered.
+            for reference in (db, db.upper(), "db"):
+                await plane.patch(web, linked_to_service=[{"to_service": reference}])
+            await plane.patch(web, linked_to_service=listed)
+            for new in ({"to_service": db}, {"to_service": "db"}):
+                with pytest.raises(BadRequest, match=r"linked_to_service\[0\].to_service: there is no such"):
+                    await plane.patch(other, linked_to_service=[new])
+                with pytest.raises(BadRequest, match="there is no such service"):
+                    await plane.create(name="new", linked_to_service=[new])
+            await plane.act_and_wait(web, "start")
+            assert plane.state(web) == "Running"
+            await plane.act_and_wait(web, "redeploy")
+            await plane.patch(web, target_num_containers=2)
+            await plane.act_and_wait(web, "scale")
+            assert plane.state(web) == "Running"
+            await plane.advance(120)
+            with pytest.raises(NotFound):
+                plane.get(db)
+            assert plane.get(web)["linked_to_service"] == listed
+            await plane.patch(web, linked_to_service=plane.get(web)["linked_to_service"])
+            await plane.patch(web, linked_to_service=[{"to_service": db}])
+            assert plane.get(web)["linked_to_service"] == listed, "the link keeps its name"
+            await plane.patch(web, linked_to_service=[])
+            with pytest.raises(BadRequest, match="there is no such service"):
+                await plane.patch(web, linked_to_service=listed)
+
+    run(test)
+
+
+def test_a_name_means_a_living_service_first() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            db = await plane.create(name="db")
+            web = await plane.create(name="web", linked_to_service=[{"to_service": db, "name": "DB"}])
+            await plane.act_and_wait(db, "terminate")
+            renewed = await plane.create(name="db")
+            await plane.patch(web, linked_to_service=[{"to_service": "db", "name": "DB"}])
+            (link,) = plane.get(web)["linked_to_service"]
+            assert link["to_service"] == f"/api/v1/service/{renewed}/"
+
+    run(test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from . import model
 from .backends import GONE, Observed
 from .core import Core, bad_request
 from .model import Action, Container, RequestInfo, Service, new_uuid, uri
-from .records import Change, link_targets, volume_sources
+from .records import Change, volume_sources
 
 #: When to ask again whether a run has ended, in seconds.
 _RUN_SECONDS = 1.0
@@ -49,12 +49,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where names of services are looked up: the stack's members first (those that are just being made
-    included).
+    """Where references to services are looked up.
+
+    Attributes:
+        stack: uuid of the stack whose names come first.
+        members: services that the request defines, which may be new: lower-cased name to uuid.
+        leaving: uuids of services that the request terminates.
     """
 
     stack: str = ""
     members: Mapping[str, str] = field(default_factory=dict)
+    leaving: frozenset[str] = frozenset()
 
 
 class Services:
@@ -83,7 +88,7 @@ class Services:
         if uuid in listed or uuid in scope.members.values():
             return uuid
         service = self.records.services.get(uuid or "")
-        if service is None or service.state in ENDING:
+        if service is None or service.state in ENDING or service.uuid in scope.leaving:
             return None
         return service.uuid
 
@@ -199,24 +204,30 @@ class Services:
                     target = self.resolve(reference, scope, listed)
                     if target is None:
                         problems.append(Problem(f"bindings[{i}].volumes_from", "there is no such service"))
-                    elif old is not None and old.uuid in self._sources(target):
-                        # None of them could ever start, or be terminated before the others.
-                        circle = "leads back to this service"
-                        problems.append(Problem(f"bindings[{i}].volumes_from", circle))
                     else:
                         binding = {**binding, "volumes_from": uri("service", target)}
             out.append(binding)
         given["bindings"] = out
 
-    def _sources(self, uuid: str) -> set[str]:
-        """A service, and all whose volumes it gets, through others too."""
-        found: set[str] = set()
-        left = [uuid]
-        while left:
-            if (service := self.records.services.get(left.pop())) is not None and service.uuid not in found:
-                found.add(service.uuid)
-                left += volume_sources(service.definition)
-        return found
+    def check_volumes(self, defined: Sequence[Service], *, named: bool) -> None:
+        """Refuse services whose volumes come from themselves: none of them could start, or be terminated
+        before the others.
+
+        Args:
+            defined: services with their new definitions; new ones need not be among the records yet.
+            named: the message says which of them it is.
+
+        Raises:
+            BadRequest: volumes lead back to one of them.
+        """
+        services = {**self.records.services, **{service.uuid: service for service in defined}}
+        for service in defined:
+            where = f"Service '{service.name}': " if named else ""
+            for i, binding in enumerate(service.get("bindings")):
+                source = schema.service_uuid(binding.get("volumes_from") or "")
+                if source is not None and service.uuid in _sources(source, services):
+                    problem = Problem(f"bindings[{i}].volumes_from", "leads back to this service")
+                    raise bad_request([problem], where=where)
 
     @staticmethod
     def _forbidden(given: dict[str, Any], old: Service, problems: list[Problem]) -> None:
@@ -315,6 +326,7 @@ class Services:
         with self.records.change() as change:
             action = self.core.act(change, "Service Update", uri("service", service.uuid), request)
             self.patch(change, service, body, Scope(service.stack))
+            self.check_volumes([service], named=False)
         return self._reply(service, action)
 
     def patch(
@@ -344,7 +356,10 @@ class Services:
             error = BadRequest("A service with EVERY_NODE cannot be scaled: one container runs on every node")
             self.core.refuse("Service Scale", uri("service", service.uuid), request, error, verb)
         if verb == "terminate":
-            self._check_mounters(service, request, frozenset())
+            try:
+                self.check_leaving([service])
+            except Conflict as error:
+                self.core.refuse(_text(verb), uri("service", service.uuid), request, error, verb)
         with self.records.change() as change:
             if service.state in ACTIONS[verb].store_only:
                 action = self.core.act(change, _text(verb), uri("service", service.uuid), request, verb=verb)
@@ -400,18 +415,24 @@ class Services:
         error = BadRequest(refusal(verb, service.state))
         self.core.refuse(_text(verb), uri("service", service.uuid), request, error, verb)
 
-    def _check_mounters(self, service: Service, request: RequestInfo | None, leaving: frozenset[str]) -> None:
-        """A service whose volumes others use cannot be terminated before them: 409, it conflicts with
-        them.
+    def check_leaving(self, leaving: Sequence[Service], defined: Sequence[Service] = ()) -> None:
+        """Refuse to terminate services whose volumes others use. Among those that leave, that is no obstacle.
+
+        Args:
+            defined: services with the definitions that they will have.
+
+        Raises:
+            Conflict: it names the users.
         """
-        users = [
-            self.records.services[u] for u in self.records.mounters.get(service.uuid, ()) if u not in leaving
-        ]
-        users = [u for u in users if u.uuid != service.uuid]
-        if users:
-            names = ", ".join(f"'{u.name}'" for u in users)
-            error = Conflict(f"Service cannot be terminated while its volumes are used by {names}")
-            self.core.refuse("Service Terminate", uri("service", service.uuid), request, error, "terminate")
+        uuids = {service.uuid for service in leaving}
+        for service in leaving:
+            known = [self.records.services[u] for u in self.records.mounters.get(service.uuid, ())]
+            candidates = {user.uuid: user for user in (*known, *defined) if user.uuid not in uuids}
+            users = [u for u in candidates.values() if service.uuid in volume_sources(u.definition)]
+            if users:
+                names = ", ".join(f"'{user.name}'" for user in users)
+                which = "Service" if len(leaving) == 1 else f"Service '{service.name}'"
+                raise Conflict(f"{which} cannot be terminated while its volumes are used by {names}")
 
     def enqueue(
         self,
@@ -585,30 +606,32 @@ class Services:
 
     # -- stacks and links need
 
-    def terminate_all(self, services: list[Service], request: RequestInfo | None) -> list[str]:
-        """Terminate services that belong together; volumes shared among them are no obstacle.
+    def begin_all(
+        self,
+        change: Change,
+        services: Sequence[Service],
+        verb: str,
+        request: RequestInfo | None,
+        options: Mapping[str, Any],
+    ) -> list[str]:
+        """Begin an action on each of several services, whose states permit it; `kick` them afterwards.
 
         Returns:
             uuids of the actions.
         """
-        leaving = frozenset(s.uuid for s in services)
         actions: list[str] = []
         for service in services:
-            self._check_mounters(service, request, leaving)
-        with self.records.change() as change:
-            for service in services:
-                action = self.core.act(
-                    change,
-                    _text("terminate"),
-                    uri("service", service.uuid),
-                    request,
-                    state="In progress",
-                    verb="terminate",
-                )
-                self.begin(change, service, "terminate", action, {})
-                actions.append(action.uuid)
-        for service in services:
-            self.core.convergence.kick(service.uuid)
+            action = self.core.act(
+                change,
+                _text(verb),
+                uri("service", service.uuid),
+                request,
+                state="In progress",
+                verb=verb,
+                options=options,
+            )
+            self.begin(change, service, verb, action, options)
+            actions.append(action.uuid)
         return actions
 
     def cancel(self, action: Action, request: RequestInfo | None) -> None:
@@ -624,8 +647,17 @@ class Services:
         if service is not None:
             self.core.convergence.cancel(service.uuid)
 
-    def depends_on(self, service: Service) -> list[str]:
-        return link_targets(service.definition)
+
+def _sources(uuid: str, services: Mapping[str, Service]) -> set[str]:
+    """A service, and all whose volumes it uses, directly or through others."""
+    found: set[str] = set()
+    left = [uuid]
+    while left:
+        service = services.get(left.pop())
+        if service is not None and service.uuid not in found:
+            found.add(service.uuid)
+            left += volume_sources(service.definition)
+    return found
 
 
 CONTAINER_ACTIONS: dict[str, frozenset[str]] = {

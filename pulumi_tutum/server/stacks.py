@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import schema
-from ..errors import ApiError, BadRequest, Conflict, Problem, ServerError
+from ..errors import BadRequest, Conflict, Problem, ServerError
 from ..lifecycle import ENDING, TERMINATED, permitted
 from . import model, stackfile
 from .core import Core, bad_request
-from .model import Action, RequestInfo, Service, Stack, new_uuid, uri, uuid_in
+from .dependencies import in_order
+from .model import Action, RequestInfo, Service, Stack, new_uuid, uri
+from .records import Change
 from .services import Reply, Scope, Services
 from .shapes import can_be_canceled
 
@@ -42,41 +44,59 @@ class Stacks:
             s.name.lower() == name.lower() and s.state != TERMINATED for s in self.records.stacks.values()
         ):
             raise Conflict(f"There is a stack with the name '{name}' already")
+        bodies = self._bodies(body.get("services"))
         stack = Stack(new_uuid(), self.records.next_seq(), name)
         nickname = body.get("nickname")
         stack.nickname = nickname if isinstance(nickname, str) else ""
         with self.records.change() as change:
             change.add(stack)
-            self._define(change, stack, body.get("services"))
+            self._define(change, stack, bodies)
             action = self.core.act(change, "Stack Create", uri("stack", stack.uuid), request)
         return Reply(self.core.shapes.stack(stack), 201, uri("action", action.uuid))
 
     def update(self, uuid: str, body: Mapping[str, Any], request: RequestInfo | None) -> Reply:
-        """PATCH: the services given are updated by name, or made; those not given are terminated."""
+        """PATCH: the services given are updated by name, or made; those not given are terminated. If a part
+        of it is refused, nothing changes.
+        """
         stack = self._stack(uuid)
+        object_, text = uri("stack", stack.uuid), "Stack Update"
         if stack.terminating:
             error = BadRequest(f"Stack cannot be updated in state '{stack.state}'")
-            self.core.refuse("Stack Update", uri("stack", uuid), request, error)
+            self.core.refuse(text, object_, request, error)
+        bodies: list[dict[str, Any]] = []
         leaving: list[Service] = []
-        with self.records.change() as change:
-            if isinstance(body.get("nickname"), str):
-                change.edit(stack).nickname = body["nickname"]
-            if body.get("services") is not None:
-                kept = self._define(change, stack, body["services"])
-                leaving = [s for s in self.members(stack) if s.name.lower() not in kept]
-                for service in leaving:
-                    if not permitted("terminate", service.state):
-                        raise BadRequest(
-                            f"Service '{service.name}': cannot be terminated in state '{service.state}'"
-                        )
-            change.announce(change.edit(stack))
-            action = self.core.act(change, "Stack Update", uri("stack", stack.uuid), request)
-        if leaving:
-            self.services.terminate_all(leaving, request)
+        if body.get("services") is not None:
+            bodies = self._bodies(body["services"])
+            kept = {str(b["name"]).lower() for b in bodies}
+            leaving = [s for s in self.members(stack) if s.name.lower() not in kept]
+        for service in leaving:
+            if not permitted("terminate", service.state):
+                error = BadRequest(
+                    f"Service '{service.name}': cannot be terminated in state '{service.state}'"
+                )
+                self.core.refuse(text, object_, request, error)
+        try:
+            with self.records.change() as change:
+                if isinstance(body.get("nickname"), str):
+                    change.edit(stack).nickname = body["nickname"]
+                defined = self._define(change, stack, bodies, leaving)
+                self.services.check_leaving(leaving, defined)
+                parts = self._begin(change, leaving, "terminate", request, {})
+                change.announce(change.edit(stack))
+                action = self._act(change, stack, text, request, parts)
+        except Conflict as error:
+            self.core.refuse(text, object_, request, error)
+        for service in leaving:
+            self.core.convergence.kick(service.uuid)
         return Reply(self.core.shapes.stack(stack), 202, uri("action", action.uuid))
 
-    def _define(self, change: Any, stack: Stack, given: Any) -> set[str]:
-        """Make or update a stack's services; returns their names in lower case."""
+    @staticmethod
+    def _bodies(given: Any) -> list[dict[str, Any]]:
+        """The services of a request with the API's keys, each with its name.
+
+        Raises:
+            BadRequest, Conflict: something is wrong with them as a list.
+        """
         if given is None:
             given = []
         if not isinstance(given, list) or not all(isinstance(s, Mapping) for s in given):
@@ -98,25 +118,39 @@ class Stacks:
             if isinstance(name, str):
                 names.add(name.lower())
             bodies.append({**body, "name": name})
+        return bodies
+
+    def _define(
+        self,
+        change: Change,
+        stack: Stack,
+        bodies: Sequence[Mapping[str, Any]],
+        leaving: Sequence[Service] = (),
+    ) -> list[Service]:
+        """Make or update a stack's services.
+
+        Args:
+            leaving: those that the same request terminates; no other may begin to refer to them.
+        """
         present = {s.name.lower(): s for s in self.members(stack)}
-        uuids = {
-            str(b["name"]).lower(): present[str(b["name"]).lower()].uuid
-            if str(b["name"]).lower() in present
-            else new_uuid()
-            for b in bodies
-        }
-        scope = Scope(stack.uuid, uuids)
+        uuids: dict[str, str] = {}
+        for body in bodies:
+            name = str(body["name"]).lower()
+            uuids[name] = present[name].uuid if name in present else new_uuid()
+        scope = Scope(stack.uuid, uuids, frozenset(s.uuid for s in leaving))
+        defined: list[Service] = []
         for body in bodies:
             name = str(body["name"])
             where = f"Service '{name}': "
-            if name.lower() in present:
-                service = present[name.lower()]
-                if permitted("update", service.state):
-                    self.services.patch(change, service, body, scope, where)
+            service = present.get(name.lower())
+            if service is not None:
+                self.services.patch(change, service, body, scope, where)
             else:
                 service = self.services.create(change, body, scope, uuids[name.lower()], where=where)
                 self.core.act(change, "Service Create", uri("service", service.uuid), None)
-        return names
+            defined.append(service)
+        self.services.check_volumes(defined, named=True)
+        return defined
 
     def act(
         self, uuid: str, verb: str, request: RequestInfo | None, options: Mapping[str, Any] | None = None
@@ -136,30 +170,54 @@ class Stacks:
                 refused = BadRequest(f"Stack cannot be terminated in state '{state}'")
                 self.core.refuse(text, object_, request, refused, verb)
             try:
-                parts = self.services.terminate_all(members, request)
-            except ApiError as error:
+                self.services.check_leaving(members)
+            except Conflict as error:
                 self.core.refuse(text, object_, request, error, verb)
-        else:
-            if not able:
-                participle = {"stop": "stopped"}.get(verb, f"{verb}ed")
-                refused = BadRequest(f"Stack cannot be {participle} in state '{stack.state}'")
-                self.core.refuse(text, object_, request, refused, verb)
-            # A service is started after those that it links to.
-            replies = [
-                self.services.act(service.uuid, verb, request, options)
-                for service in in_link_order(able, self.services.depends_on)
-            ]
-            parts = [uuid_in(reply.action_uri or "") for reply in replies]
+        elif not able:
+            participle = {"stop": "stopped"}.get(verb, f"{verb}ed")
+            refused = BadRequest(f"Stack cannot be {participle} in state '{stack.state}'")
+            self.core.refuse(text, object_, request, refused, verb)
         with self.records.change() as change:
+            parts = self._begin(change, able, verb, request, options)
             if verb == "terminate":
                 change.edit(stack).terminating = True
-            kept = {**options, "parts": parts}
-            action = self.core.act(
-                change, text, object_, request, state="In progress", verb=verb, options=kept
-            )
+            action = self._act(change, stack, text, request, parts, verb, options)
+        for service in able:
+            self.core.convergence.kick(service.uuid)
         self.core.settle_stack(stack.uuid)
         self._end_actions(stack.uuid)
         return Reply(self.core.shapes.stack(stack), 202, uri("action", action.uuid))
+
+    def _begin(
+        self,
+        change: Change,
+        services: Sequence[Service],
+        verb: str,
+        request: RequestInfo | None,
+        options: Mapping[str, Any],
+    ) -> list[str]:
+        """Begin an action on services: on each after those that it needs, or, when they end, before them."""
+        ordered = in_order(services)
+        if verb in ("stop", "terminate"):
+            ordered.reverse()
+        return self.services.begin_all(change, ordered, verb, request, options)
+
+    def _act(
+        self,
+        change: Change,
+        stack: Stack,
+        text: str,
+        request: RequestInfo | None,
+        parts: Sequence[str],
+        verb: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> Action:
+        """Record a stack's action, which ends with those of its services."""
+        kept = {**(options or {}), "parts": parts}
+        state = "In progress" if parts or verb else "Success"
+        return self.core.act(
+            change, text, uri("stack", stack.uuid), request, state=state, verb=verb, options=kept
+        )
 
     # -- a stack's action lasts as long as those of its services
 
@@ -213,23 +271,3 @@ class Stacks:
     def _stack(self, uuid: str) -> Stack:
         found: Stack = self.core.find("stack", uuid)
         return found
-
-
-def in_link_order(services: list[Service], targets: Any) -> list[Service]:
-    """The services, each after those that it links to; in a circle, in the order given."""
-    out: list[Service] = []
-    by_uuid = {s.uuid: s for s in services}
-    seen: set[str] = set()
-
-    def visit(service: Service) -> None:
-        if service.uuid in seen:
-            return
-        seen.add(service.uuid)
-        for target in targets(service):
-            if target in by_uuid:
-                visit(by_uuid[target])
-        out.append(service)
-
-    for service in services:
-        visit(service)
-    return out

@@ -156,3 +156,23 @@ def test_a_patch_may_repeat_what_get_lists(api: Api) -> None:
     error = api.refused(400, "PATCH", other["resource_uri"], json={"linked_to_service": links})["error"]
     assert error == "linked_to_service[0].to_service: there is no such service"
     api.end(web["uuid"], other["uuid"])
+
+
+def test_a_stacks_patch_that_is_refused_changes_nothing(api: Api) -> None:
+    stack = shop(api)
+    before = members(api, stack)
+    services: list[dict[str, Any]] = [
+        {"name": name, "image": "acme/other"} for name in ("web", "app", "db", "new")
+    ]
+    answer = api.call("PATCH", stack["resource_uri"], json={"nickname": "n", "services": services})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == "Service cannot be terminated while its volumes are used by 'app'"
+    action = api.ok("GET", answer.headers["X-Tutum-Action-URI"])
+    assert (action["action"], action["state"]) == ("Stack Update", "Failed")
+    assert members(api, stack) == before
+    assert api.ok("GET", stack["resource_uri"])["nickname"] == stack["nickname"]
+    services[1]["bindings"] = []
+    api.ok("PATCH", stack["resource_uri"], 202, json={"services": services})
+    until(lambda: sorted(members(api, stack)) == ["app", "db", "new", "web"], "data ends")
+    api.ok("DELETE", stack["resource_uri"], 202)
+    api.wait(stack["uuid"], "Terminated", kind="stack")

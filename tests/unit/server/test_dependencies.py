@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -556,5 +556,26 @@ def test_a_crowd_that_waits_for_one_is_looked_at_once() -> None:
             assert due >= plane.clock.now + 5, "nothing is due before the image is there: nobody polls"
             await plane.advance(10)
             assert {plane.state(u) for u in webs} == {"Running"}
+
+    run(test)
+
+
+def test_stopping_and_terminating_begin_with_those_that_need_others() -> None:
+    async def test() -> None:
+        async with pulling() as plane:
+            stack = (await plane.control.create_stack(SHOP, REQUEST)).body
+            await on_stack(plane, stack, "start")
+            await plane.advance(30)
+            order: Callable[[str], list[str]] = lambda text: [  # noqa: E731
+                plane.get(a["object"].split("/")[-2])["name"]
+                for a in plane.control.listing("action")
+                if a["action"] == text
+            ]
+            await on_stack(plane, stack, "stop")
+            await plane.advance(5)
+            assert order("Service Stop") == ["web", "app", "db", "data"]
+            await on_stack(plane, stack, "terminate")
+            await plane.advance(5)
+            assert order("Service Terminate") == ["web", "app", "db", "data"]
 
     run(test)

@@ -294,3 +294,169 @@ def test_stack_states(states: list[str], expected: str) -> None:
 def test_stack_states_at_the_end() -> None:
     assert stack_state(["Terminating", "Terminated"], True) == "Terminating"
     assert stack_state(["Terminated"], True) == "Terminated"
+
+
+DATA: dict[str, Any] = {
+    "name": "s",
+    "services": [
+        {"name": "data", "image": "x", "volumes": ["/d"]},
+        {"name": "db", "image": "x"},
+        {"name": "user", "image": "x", "volumes_from": ["data"], "links": ["db"]},
+    ],
+}
+
+
+def snapshot(plane: Plane, stack: str) -> Any:
+    """A stack and its services, as they are seen from outside."""
+    found = plane.control.detail("stack", stack)
+    return found, [plane.get(uri.split("/")[-2]) for uri in found["services"]]
+
+
+@pytest.mark.parametrize(
+    ("services", "error", "text"),
+    [
+        # Volumes that others use, of a service that is dropped.
+        (
+            [{"name": "db", "image": "y"}, {"name": "user", "image": "y"}],
+            Conflict,
+            "Service cannot be terminated .* used by 'user'",
+        ),
+        # Two that are dropped, and a new one.
+        (
+            [{"name": "new", "image": "y"}, {"name": "user", "image": "y", "links": []}],
+            Conflict,
+            "Service 'data' cannot be terminated .* used by 'user'",
+        ),
+        # References to one that is dropped.
+        (
+            [{"name": "data", "image": "y", "links": ["user"]}, {"name": "db", "image": "y"}],
+            BadRequest,
+            "Service 'data': linked_to_service.* no such service",
+        ),
+        (
+            [{"name": "db", "image": "y", "volumes_from": ["data"]}],
+            BadRequest,
+            "Service 'db': bindings.* no such service",
+        ),
+        # A definition that is wrong, after others that are right.
+        (
+            [{"name": "data", "image": "y"}, {"name": "db", "image": "y", "memory": 1}],
+            BadRequest,
+            "Service 'db': memory",
+        ),
+        # Volumes in a circle.
+        (
+            [
+                {"name": "data", "image": "y", "volumes_from": ["user"]},
+                {"name": "db", "image": "y"},
+                {"name": "user", "image": "y"},
+            ],
+            BadRequest,
+            "Service 'data': bindings.*leads back to this service",
+        ),
+        ([{"name": 5, "image": "y"}, {"name": "data", "image": "y"}], BadRequest, "name"),
+    ],
+)
+def test_a_stacks_patch_is_stored_whole_or_not_at_all(
+    services: list[dict[str, Any]], error: type[Exception], text: str
+) -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            stack = (await plane.control.create_stack(DATA, REQUEST)).body["uuid"]
+            before = snapshot(plane, stack)
+            body = {"nickname": "other", "services": services}
+            with pytest.raises(error, match=text):
+                await plane.control.update("stack", stack, body, REQUEST)
+            await plane.advance(5)
+            assert snapshot(plane, stack) == before
+            assert len(plane.control.listing("service")) == 3
+
+    run(test)
+
+
+def test_a_conflict_of_a_stacks_patch_is_recorded() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            stack = (await plane.control.create_stack(DATA, REQUEST)).body
+            body = {"services": [{"name": "user", "image": "y"}]}
+            with pytest.raises(Conflict) as refused:
+                await plane.control.update("stack", stack["uuid"], body, REQUEST)
+            action = plane.control.detail("action", str(refused.value.action_uri).split("/")[-2])
+            assert (action["action"], action["state"]) == ("Stack Update", "Failed")
+            assert action["object"] == stack["resource_uri"]
+
+    run(test)
+
+
+def test_a_stacks_patch_may_drop_a_source_together_with_its_use() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            stack = (await plane.control.create_stack(DATA, REQUEST)).body
+            await plane.control.act("stack", stack["uuid"], "start", REQUEST)
+            await plane.advance(5)
+            services = [{"name": "user", "image": "x", "bindings": []}]
+            reply = await plane.control.update("stack", stack["uuid"], {"services": services}, REQUEST)
+            assert plane.action(reply)["state"] == "In progress", "services are being terminated"
+            await plane.advance(5)
+            assert plane.action(reply)["state"] == "Success"
+            (left,) = snapshot(plane, stack["uuid"])[1]
+            assert (left["name"], left["bindings"]) == ("user", [])
+            # It keeps its link to db, which is gone, and may repeat it, also by name.
+            assert len(left["linked_to_service"]) == 1
+            exported = plane.control.export_stack(stack["uuid"])
+            assert exported["user"]["links"] == ["db:db"]
+            again = {"services": [{"name": "user", **exported["user"]}]}
+            reply = await plane.control.update("stack", stack["uuid"], again, REQUEST)
+            assert plane.action(reply)["state"] == "Success"
+            assert snapshot(plane, stack["uuid"])[1][0]["linked_to_service"] == left["linked_to_service"]
+            with pytest.raises(BadRequest, match="there is no such service"):
+                await plane.control.create_stack({"name": "copy", **again}, REQUEST)
+
+    run(test)
+
+
+def test_a_stacks_patch_may_repeat_what_it_lists() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            outside = await plane.create(name="outside")
+            services = [*DATA["services"], {"name": "web", "image": "x", "links": ["outside:OUT", "db"]}]
+            stack = (await plane.control.create_stack({"name": "s", "services": services}, REQUEST)).body
+            await plane.act_and_wait(outside, "terminate")
+            before = snapshot(plane, stack["uuid"])[1]
+            exported = plane.control.export_stack(stack["uuid"])
+            for body in ([{"name": n, **d} for n, d in exported.items()], before):
+                await plane.control.update("stack", stack["uuid"], {"services": body}, REQUEST)
+                assert snapshot(plane, stack["uuid"])[1] == before
+
+    run(test)
+
+
+def test_volumes_of_a_new_stack_do_not_come_from_a_circle() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            for sources in (["a"], ["b"]):
+                services = [
+                    {"name": "a", "image": "x", "volumes_from": sources},
+                    {"name": "b", "image": "x", "volumes_from": ["a"]},
+                ]
+                with pytest.raises(BadRequest, match=r"Service 'a': bindings.*leads back to this service"):
+                    await plane.control.create_stack({"name": "s", "services": services}, REQUEST)
+            assert len(plane.control.listing("stack")) == 0
+
+    run(test)
+
+
+def test_a_stacks_patch_may_turn_the_use_of_volumes_round() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            stack = (await plane.control.create_stack(DATA, REQUEST)).body
+            services = [
+                {"name": "data", "image": "x", "volumes_from": ["user"]},
+                {"name": "db", "image": "x"},
+                {"name": "user", "image": "x", "volumes": ["/d"]},
+            ]
+            await plane.control.update("stack", stack["uuid"], {"services": services}, REQUEST)
+            data, _, user = snapshot(plane, stack["uuid"])[1]
+            assert data["bindings"][0]["volumes_from"] == user["resource_uri"]
+
+    run(test)

@@ -89,24 +89,31 @@ class Dependencies:
         self.world = world
         self.records = world.records
 
-    def before_placing(self, service: Service, old: Sequence[Container]) -> Obstacle | None:
+    def before_placing(
+        self, service: Service, old: Sequence[Container], missing: Sequence[tuple[int, str | None]]
+    ) -> Obstacle | None:
         """What keeps a service that is under way from placing containers, and from removing old ones.
 
         Args:
             old: the containers that a redeploy has not replaced yet.
+            missing: the ordinals of containers that are to be placed, with the node if it is decided.
         """
-        redeploying = service.state == REDEPLOYING
-        staying = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
-        is_short = redeploying and len(staying) < service.goal
         needed = needs(service.definition)
-        if is_short or not redeploying:
+        sources = [need for need in needed if need.volumes]
+        if service.state != REDEPLOYING:
             # Links are waited for when the containers are made: until then, images can be pulled.
-            needed = [need for need in needed if need.volumes]
-        obstacle = self._obstacle(service, needed, urgent=is_short)
-        if obstacle is not None or is_short:
+            return self._obstacle(service, sources, urgent=False)
+        staying = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
+        if missing and len(staying) < service.goal:
+            # Their predecessors have been removed.
+            homeless = any(self._homeless(service, ordinal, node) for ordinal, node in missing)
+            return self._obstacle(service, sources, urgent=not homeless)
+        obstacle = self._obstacle(service, needed, urgent=False)
+        if obstacle is not None:
             return obstacle
-        for container in old:
-            reason = self._homeless(service, container)
+        for c in old:
+            node = c.node if service.every_node else None
+            reason = self._homeless(service, c.ordinal, node, keeps_own=service.reuse_volumes)
             if reason:
                 return Obstacle(reason, lasting=True)
         return None
@@ -213,21 +220,23 @@ class Dependencies:
             return None
         return last
 
-    def _homeless(self, service: Service, old: Container) -> str:
-        """Why the successor of a container could not be placed where the volumes are that it uses."""
+    def _homeless(self, service: Service, ordinal: int, node: str | None, *, keeps_own: bool = True) -> str:
+        """Why no node has all the volumes that a container is to use; "" if one has them.
+
+        Args:
+            node: the only one that is possible; None: any.
+            keeps_own: the container gets the volumes of its predecessor.
+        """
         if not volume_sources(service.definition):
             return ""
         try:
-            nodes = self.world.pinned(service, old.ordinal, keeps_own=service.reuse_volumes)
+            nodes = self.world.pinned(service, ordinal, keeps_own=keeps_own)
         except NoNode as error:
             return str(error)
-        if service.every_node:
-            nodes = (nodes or set()) & {old.node}
-        if nodes:
+        if nodes and (node is None or node in nodes):
             return ""
-        return (
-            f"volumes_from: {old.name} cannot be replaced, because no node has all the volumes that it uses"
-        )
+        name = f"{service.name}-{ordinal}"
+        return f"volumes_from: {name} cannot be replaced, because no node has all the volumes that it uses"
 
 
 def _is_placed(container: Container) -> bool:

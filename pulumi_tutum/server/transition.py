@@ -23,6 +23,9 @@ so that its output can be read. A container that could not be started and never 
 record tells why. What autodestroy removes on the way is not made again: jobs are not run twice. A container
 whose only node does not answer just now is placed when it does; once the node is given up, it has failed.
 
+dependencies.py says which other services it waits for: in `_deploy`, before containers are placed or removed,
+and in `_bring_up`, before a placed container is made.
+
 Deadline: `start_timeout` seconds in which no further container gets where it is to go. The seconds in which a
 container is only watched do not count; but restarts, which begin that window again, cannot put the deadline
 off for ever. At the deadline the transition is given up: its action is Failed with the reasons, and the
@@ -355,7 +358,7 @@ class Transition:
             c.keep_volumes = False
         old = [c for c in old if c not in excess]
         has_failed = bool(old and self.failures)
-        if (old or missing) and not has_failed and self._is_held_up(old):
+        if (old or missing) and not has_failed and self._is_held_up(old, missing):
             old, missing = [], []
         if old:
             # None after one that failed.
@@ -402,9 +405,9 @@ class Transition:
         self.wake.set()
         self._needs_changed.set()
 
-    def _is_held_up(self, old: list[Container]) -> bool:
+    def _is_held_up(self, old: list[Container], missing: list[tuple[int, str | None]]) -> bool:
         """Whether a service that this one needs keeps it from placing containers, now or at all."""
-        obstacle = self.dependencies.before_placing(self.service, old)
+        obstacle = self.dependencies.before_placing(self.service, old, missing)
         if obstacle is None:
             return False
         if obstacle.lasting:

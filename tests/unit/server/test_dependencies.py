@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pulumi_tutum.errors import BadRequest
 from pulumi_tutum.server.backends import ContainerSpec, ImageInfo, Observed
 from pulumi_tutum.server.backends.simulated import SimulatedBackend
 from pulumi_tutum.server.clock import ManualClock, sleep
@@ -577,5 +580,50 @@ def test_stopping_and_terminating_begin_with_those_that_need_others() -> None:
             await on_stack(plane, stack, "terminate")
             await plane.advance(5)
             assert order("Service Terminate") == ["web", "app", "db", "data"]
+
+    run(test)
+
+
+def random_stack(chance: random.Random) -> dict[str, Any]:
+    """A stack whose services link to each other at random, in circles too, and share volumes."""
+    names = [f"s{number}" for number in range(chance.randint(2, 7))]
+    services = []
+    for number, name in enumerate(names):
+        environment = {"SIMULATE_STOP_SECONDS": str(chance.choice([0, 0, 3]))}
+        service: dict[str, Any] = {"name": name, "image": f"acme/{name}", "environment": environment}
+        service["links"] = chance.sample(names, chance.randint(0, min(3, len(names))))
+        service["volumes"] = ["/data"]
+        if number and chance.random() < 0.6:
+            service["volumes_from"] = [chance.choice(names[:number])]
+        service["target_num_containers"] = chance.choice([1, 1, 2, 5])
+        service["sequential_deployment"] = chance.random() < 0.3
+        service["monitor_seconds"] = chance.choice([0, 0, 2])
+        services.append(service)
+    chance.shuffle(services)
+    return {"name": "random", "services": services}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_needs_what_everything_comes_up_and_stays_up(seed: int) -> None:
+    async def test() -> None:
+        chance = random.Random(seed)
+        body = random_stack(chance)
+        pulls: dict[str, Any] = {s["name"]: chance.choice([0, 0, 1, 4]) for s in body["services"]}
+        async with pulling(chance.choice([1, 3]), **pulls) as plane:
+            stack = (await plane.control.create_stack(body, REQUEST)).body
+            members = uuids(plane, stack)
+            replies = [await on_stack(plane, stack, "start")]
+            for _ in range(4):
+                await plane.advance(chance.choice([0, 1, 3, 10, 60]))
+                one = members[chance.choice(list(members))]
+                with contextlib.suppress(BadRequest):
+                    if chance.random() < 0.4:
+                        replies.append(await on_stack(plane, stack, "redeploy"))
+                    else:
+                        replies.append(await plane.act(one, "redeploy"))
+            await plane.advance(600)
+            actions = [plane.action(reply) for reply in replies]
+            assert {action["state"] for action in actions} == {"Success"}, [a["error"] for a in actions]
+            assert {plane.state(uuid) for uuid in members.values()} == {"Running"}
 
     run(test)

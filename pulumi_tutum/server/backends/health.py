@@ -123,7 +123,8 @@ _NO_CHECK = {"test": ["NONE"]}
 def native_check(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A service's health check in the engine's form (nanoseconds); None leaves the HEALTHCHECK of the image.
 
-    The engine makes no check, not even the image's, for a check that is disabled or that the server makes (HTTP).
+    The engine makes no check, not even the image's, for a check that is disabled or that the server makes
+    (HTTP).
     """
     if not check:
         return None

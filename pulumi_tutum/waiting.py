@@ -603,10 +603,16 @@ def _sentence(container: Mapping[str, Any]) -> str:
     return f"container {container.get('name') or container.get('uuid')}: {text}"
 
 
+#: Variables of a container with the role `global`, and how their values begin.
+_CREDENTIALS = frozenset({"TUTUM_AUTH", "DOCKERCLOUD_AUTH"})
+_SCHEMES = frozenset({"ApiKey", "Basic"})
+
+
 def _hidden(client: Client, service: Mapping[str, Any], limits: Limits) -> list[str]:
-    """Environment values that must not be shown: the service's own, and those that come in through its
+    """Environment values that must not be shown: the service's own, the tokens of its roles, and those of its
     links."""
     values = schema.secret_values({"container_envvars": service.get("container_envvars")})
+    values += _tokens(service)
     for link in service.get("linked_to_service") or ():
         target = client.get_service(link["to_service"], **limits)
         values += schema.secret_values({"container_envvars": target.get("container_envvars")})
@@ -621,7 +627,23 @@ def _hidden(client: Client, service: Mapping[str, Any], limits: Limits) -> list[
 def _all_values(container: Mapping[str, Any]) -> list[str] | None:
     """Every environment value of a container, whatever it came from; None when it is not known."""
     variables = container.get("container_envvars")
-    return schema.secret_values({"container_envvars": variables}) if isinstance(variables, list) else None
+    if not isinstance(variables, list):
+        return None
+    return schema.secret_values({"container_envvars": variables}) + _tokens(container)
+
+
+def _tokens(record: Mapping[str, Any]) -> list[str]:
+    """The tokens in the variables `TUTUM_AUTH` and `DOCKERCLOUD_AUTH` of a service or container, without the
+    words around them that make a header of them."""
+    found: list[str] = []
+    for name in ("calculated_envvars", "container_envvars"):
+        for entry in record.get(name) or ():
+            if not isinstance(entry, Mapping) or entry.get("key") not in _CREDENTIALS:
+                continue
+            scheme, _, pair = str(entry.get("value")).partition(" ")
+            if scheme in _SCHEMES:
+                found.append(pair.rpartition(":")[2])
+    return [token for token in found if len(token) >= schema.MASKED_FROM]
 
 
 def _together(calls: Sequence[Callable[[], Any]], limits: Limits) -> list[Any]:

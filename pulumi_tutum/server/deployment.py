@@ -28,7 +28,6 @@ from .model import (
     merged_ports,
     new_uuid,
     revision,
-    uri,
 )
 from .records import Change, Records, link_targets, volume_sources
 from .scheduler import NodeLoad, NoNode
@@ -240,8 +239,8 @@ class World:
         if "global" in container.get("roles"):
             if not service.token:
                 change.edit(service).token = secrets.token_hex(20)
-            roles["TUTUM_AUTH"] = f"ApiKey {settings.user}:{service.token}"
-        tutum = environment.tutum_variables(
+            roles = environment.role_variables(settings, service.token)
+        node = environment.node_variables(
             settings,
             service=(service.uuid, service.name),
             stack=stack,
@@ -251,10 +250,10 @@ class World:
             trigger_body=service.trigger_body,
         )
         variables, linked = environment.merge(
-            info.environment,
             self.variables_of_links(container.definition, service, before=container),
+            info.environment,
             roles,
-            tutum,
+            node,
             container.get("container_envvars"),
         )
         change.edit(container)
@@ -365,7 +364,7 @@ class World:
     def variables_of(self, service: Service, name: str, before: int | None = None) -> dict[str, str]:
         """What a link with this name to a service brings now."""
         peers = self.peers(service, name=name, before=before)
-        return environment.link_variables(name, peers, self.settings.rest_url + uri("service", service.uuid))
+        return environment.link_variables(self.settings, name, peers, service.uuid)
 
     def variables_of_links(
         self, definition: Mapping[str, Any], service: Service, before: Container | None = None
@@ -382,8 +381,7 @@ class World:
             found = self.records.services.get(target)
             if found is not None:
                 peers = self._linked(service, found, link["name"], before.node if before else None)
-                url = self.settings.rest_url + uri("service", found.uuid)
-                out.update(environment.link_variables(link["name"], peers, url))
+                out.update(environment.link_variables(self.settings, link["name"], peers, found.uuid))
         return out
 
     def _linked(self, service: Service, target: Service, name: str, node: str | None) -> list[Peer]:

@@ -13,16 +13,9 @@ import re
 from typing import Any
 
 from .http import Family
+from .model import DOCKER_CLOUD_PART_OF
 
-#: Which part of Docker Cloud a resource belongs to.
-_SUBSYSTEM = {
-    **dict.fromkeys(("service", "stack", "container", "trigger"), "app"),
-    **dict.fromkeys(
-        ("node", "nodecluster", "nodetype", "region", "provider", "az", "token", "tag", "volume"), "infra"
-    ),
-    **dict.fromkeys(("action", "events"), "audit"),
-}
-_RESOURCE = "|".join(_SUBSYSTEM)
+_RESOURCE = "|".join(DOCKER_CLOUD_PART_OF)
 #: go-dockercloud leaves `/api` out of some streams' addresses.
 _PATH = re.compile(rf"(/api)?/(app|infra|audit)/v1/(?:([^/]+)/)?({_RESOURCE})/(.*)", re.DOTALL)
 _OUTWARD = re.compile(r"/api/v1/([a-z]+)/")
@@ -61,7 +54,7 @@ def translate(kind: str, path: str, user: str) -> tuple[Family, str] | None:
     if match is None or (match[1] is None and kind != "websocket"):
         return None
     _, subsystem, namespace, resource, rest = match.groups()
-    if _SUBSYSTEM.get(resource) != subsystem or (namespace is not None and namespace != user):
+    if DOCKER_CLOUD_PART_OF.get(resource) != subsystem or (namespace is not None and namespace != user):
         return None
     prefix = "/v1" if kind == "websocket" else "/api/v1"
     return family(namespace), f"{prefix}/{resource}/{rest}"
@@ -73,7 +66,7 @@ def family(namespace: str | None) -> Family:
     space = f"{namespace}/" if namespace else ""
 
     def outward(uri: re.Match[str]) -> str:
-        subsystem = _SUBSYSTEM.get(uri[1])
+        subsystem = DOCKER_CLOUD_PART_OF.get(uri[1])
         return f"/api/{subsystem}/v1/{space}{uri[1]}/" if subsystem else uri[0]
 
     return Family(

@@ -520,6 +520,20 @@ def uri(kind: str, identifier: str) -> str:
     return f"{API}/{kind}/{identifier}/"
 
 
+#: The parts of Docker Cloud's API, and the kinds of objects in each (tutum-api.md, section 8).
+DOCKER_CLOUD_PARTS = {
+    "app": ("service", "stack", "container", "trigger"),
+    "infra": ("node", "nodecluster", "nodetype", "region", "provider", "az", "token", "tag", "volume"),
+    "audit": ("action", "events"),
+}
+DOCKER_CLOUD_PART_OF = {kind: part for part, kinds in DOCKER_CLOUD_PARTS.items() for kind in kinds}
+
+
+def docker_cloud_uri(kind: str, identifier: str) -> str:
+    """An object's resource URI in Docker Cloud's spelling, without a namespace."""
+    return f"/api/{DOCKER_CLOUD_PART_OF[kind]}/v1/{kind}/{identifier}/"
+
+
 def node_type_uri(backend: str) -> str:
     return f"{API}/nodetype/{backend}/{NODE_TYPE}/"
 

@@ -191,15 +191,15 @@ class Shapes:
 
     def calculated_envvars(self, s: Service, stack: str, containers: list[Container]) -> list[dict[str, str]]:
         bridge = s.get("network") != "host"
-        roles = {}
+        roles: dict[str, str] = {}
         if "global" in s.get("roles"):
-            roles["TUTUM_AUTH"] = f"ApiKey {self.settings.user}:{s.token}" if s.token else environment.LATER
+            roles = environment.role_variables(self.settings, s.token)
         info = next(
             (c.image_info for c in containers if c.image_info and c.image == s.definition["image"]), None
         )
         if info is None and (image := self.records.images.get(s.definition["image"])) is not None:
             info = image.info
-        tutum = environment.tutum_variables(
+        node = environment.node_variables(
             self.settings,
             service=(s.uuid, s.name),
             stack=stack,
@@ -209,10 +209,10 @@ class Shapes:
         return environment.calculated(
             (
                 ("user", s.get("container_envvars")),
-                ("tutum", tutum),
+                ("tutum", node),
                 ("role", roles),
-                ("link", self.world.variables_of_links(s.definition, s)),
                 ("image", info.environment if info else {}),
+                ("link", self.world.variables_of_links(s.definition, s)),
             )
         )
 
@@ -258,11 +258,7 @@ class Shapes:
         variables = spec.environment if spec else c.get("container_envvars")
         own = self.world.peers(s, name=s.name) if s is not None else []
         me = [p for p in own if p.uuid == c.uuid]
-        links = (
-            environment.link_variables(s.name, me, self.settings.rest_url + out["service"])
-            if s and me
-            else {}
-        )
+        links = environment.link_variables(self.settings, s.name, me, s.uuid) if s and me else {}
         out |= {
             "bindings": self.container_bindings(c),
             "container_envvars": [{"key": k, "value": v} for k, v in variables.items()],

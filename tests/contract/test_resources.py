@@ -357,6 +357,14 @@ def test_a_service_token_lives_as_long_as_its_service(api: Api) -> None:
     variables = {e["key"]: e["value"] for e in api.ok("GET", container)["container_envvars"]}
     header = {"Authorization": variables["TUTUM_AUTH"]}
     assert api.ok("GET", f"{V1}/service/", headers=header)["objects"]
+    docker_cloud = {"Authorization": variables["DOCKERCLOUD_AUTH"]}
+    url = variables["DOCKERCLOUD_REST_HOST"] + variables["DOCKERCLOUD_SERVICE_API_URI"]
+    assert url == variables["DOCKERCLOUD_SERVICE_API_URL"]
+    answer = api.ok("GET", variables["DOCKERCLOUD_SERVICE_API_URI"], headers=docker_cloud)
+    assert (answer["uuid"], answer["resource_uri"]) == (
+        service["uuid"],
+        variables["DOCKERCLOUD_SERVICE_API_URI"],
+    )
     api.ok("GET", f"{V1}/service/{service['uuid']}/", headers=header)
     created = api.ok(
         "POST", f"{V1}/service/", 201, headers=header, json={"image": api.backend.image, "name": api.name()}
@@ -366,6 +374,7 @@ def test_a_service_token_lives_as_long_as_its_service(api: Api) -> None:
     assert "TUTUM_AUTH" not in {e["key"] for e in api.ok("GET", container)["container_envvars"]}
     api.end(service["uuid"])
     api.refused(401, "GET", f"{V1}/service/", headers=header)
+    api.refused(401, "GET", f"{V1}/service/", headers=docker_cloud)
     api.refused(401, "GET", f"{V1}/service/{created['uuid']}/", headers=header)
 
 

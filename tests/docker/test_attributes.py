@@ -111,10 +111,12 @@ def test_environment_and_its_precedence(real: Real, engine: DockerEngine) -> Non
     found = real.env(service)
     assert found["A"] == "image"
     assert found["B"] == "mine, with = and 'quotes'"
-    assert found["DB_NAME"] == f"/{real.containers(target)[0]['uuid']}/target-1"
+    assert found["DB_NAME"] == "image", "a link never replaces what the image brings"
+    assert found["DB_1_NAME"] == f"/{real.containers(target)[0]['uuid']}/target-1"
     assert found["DB_1_ENV_SECRET"] == "s3cret of target"
     assert found["DB_ENV_SECRET"] == "overridden"
     assert found["TUTUM_SERVICE_FQDN"] == "client.bob.svc.localhost"
+    assert found["DOCKERCLOUD_SERVICE_FQDN"] == "client.bob.svc.localhost"
     assert found["ME"] == "I am client-1.bob.cont.localhost"
     # Labels can be read by whoever has the socket.
     assert "s3cret" not in str(real.one(service).labels)

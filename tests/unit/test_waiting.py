@@ -419,6 +419,26 @@ def test_a_failure_says_what_the_containers_said(plane: Plane, client: Client) -
     ]
 
 
+ROLE = {"TUTUM_AUTH": "ApiKey bob:r0le-t0ken", "DOCKERCLOUD_AUTH": "Basic Ym9iOnIwbGUtdDBrZW4="}
+
+
+def test_the_tokens_of_roles_are_masked(plane: Plane, client: Client) -> None:
+    lines = [*ROLE.values(), "token r0le-t0ken"]
+    found = failing(plane, lines)
+    found["calculated_envvars"] = [{"key": k, "origin": "role", "value": v} for k, v in ROLE.items()]
+    shown = ["ApiKey bob:[secret]", "Basic [secret]", "token [secret]"]
+    assert explain(client, found)[-3:] == [f"  web-1 | {line}" for line in shown]
+
+
+def test_the_tokens_of_roles_are_masked_also_when_only_the_container_tells_them(
+    plane: Plane, client: Client
+) -> None:
+    environment = [{"key": k, "value": v} for k, v in ROLE.items()]
+    found = failing(plane, ["token r0le-t0ken"], container_envvars=environment)
+    plane.answers[f"/api/v1/service/{LINKED}/"] = Reply({"error": "gone"}, 404)
+    assert explain(client, found)[-1] == "  web-1 | token [secret]"
+
+
 def test_when_a_link_cannot_be_read_all_values_are_masked(plane: Plane, client: Client) -> None:
     found = failing(plane, ["with linkedsecret and hunter22"])
     plane.answers[f"/api/v1/service/{LINKED}/"] = Reply({"error": "gone"}, 404)

@@ -86,6 +86,7 @@ IMAGES: dict[str, ImageInfo] = {
             "DB_PASS": "**ChangeMe**",
             "DB_PORT": "**LinkMe**",
             "DB_USER": "admin",
+            "DEBIAN_FRONTEND": "noninteractive",
         },
         ports=(("tcp", 80),),
         run_command="/run-wordpress.sh",

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
 import shlex
 import sys
@@ -103,6 +104,16 @@ def _exit_code(error: TutumError) -> int:
     return UNREACHABLE if isinstance(error, TransportError) and not error.sent else FAILED
 
 
+class _Seconds(click.FloatRange):
+    """A finite number of seconds. (For click, NaN is in every range: it is neither below nor above one.)"""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pulumi-tutum")
 @click.option(
@@ -162,7 +173,7 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     "--container-start-seconds",
     default=0.2,
     show_default=True,
-    type=click.FloatRange(0),
+    type=_Seconds(0),
     help="How long a simulated container takes to start.",
 )
 @click.option("--lenient", is_flag=True, help="Take a redeploy of a service that never ran as a start.")
@@ -170,21 +181,21 @@ def _listed(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     "--start-timeout",
     default=120.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(0, min_open=True),
     help="Seconds after which an action that gets nowhere has failed.",
 )
 @click.option(
     "--node-grace",
     default=20.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=_Seconds(0),
     help="Seconds for which a node may not answer before its containers are placed anew.",
 )
 @click.option(
     "--retain-terminated",
     default=3600.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=_Seconds(0),
     help="Seconds for which terminated services can be seen.",
 )
 @click.option("--dns-suffix", help="What public_dns names end in.")
@@ -424,9 +435,7 @@ def _print_output(frame: str) -> None:
 def _action_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         _json_option,
-        click.option(
-            "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds to wait (default: 600)."
-        ),
+        click.option("--timeout", type=_Seconds(0, min_open=True), help="Seconds to wait (default: 600)."),
         click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done."),
     ):
         command = option(command)

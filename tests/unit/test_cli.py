@@ -368,6 +368,15 @@ def test_wrong_usage_is_2(run: Run) -> None:
     assert run("serve", "--node", "=a").exit_code == 2
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e400"])
+def test_seconds_are_finite(run: Run, value: str) -> None:
+    for option in ("container-start-seconds", "start-timeout", "node-grace", "retain-terminated"):
+        done = run("serve", f"--{option}", value)
+        assert done.exit_code == 2
+        assert f"'--{option}'" in done.stderr
+    assert run("stop", "--timeout", value, "web").exit_code == 2
+
+
 def test_refused_credentials_are_1_and_say_where_they_came_from(run: Run) -> None:
     with HttpStub(lambda call: Reply(b"", 401)) as stub:
         done = run("--rest-host", stub.url, "ps")

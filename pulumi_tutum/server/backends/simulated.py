@@ -25,6 +25,9 @@ variables (of the service, as they reach the container); variables win.
 
 `SIMULATE_ONLY=<ordinals>` (comma-separated) limits all of these to those containers of the service.
 
+An empty variable counts as not given. A container with a value that makes no sense does not start: the error
+of the start names the variable or the image, and says what is allowed.
+
 A container writes `Started <name> from <image>` when it runs and `Exited with code <n>` (stderr) when it
 exits. Exec knows `echo`, `env`, `hostname`, `exit <n>`, `cat` and `sh -c <one of these>`; anything else is
 answered by exit code 127.
@@ -34,6 +37,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import re
 import shlex
 from collections import deque
@@ -126,35 +130,107 @@ class Behaviour:
 
 
 def behaviour(spec: ContainerSpec) -> Behaviour:
-    """How a container with this image and environment behaves."""
-    env = spec.environment
-    only = env.get("SIMULATE_ONLY", "")
-    if only and str(spec.ordinal) not in {word.strip() for word in only.split(",")}:
+    """How a container with this image and environment behaves; one with a wrong value does not start."""
+    try:
+        return _behaviour(spec)
+    except _Wrong as wrong:
+        return Behaviour(start_error=str(wrong))
+
+
+def _behaviour(spec: ContainerSpec) -> Behaviour:
+    told = _Told(spec)
+    if not told.concerns(spec.ordinal):
         return Behaviour()
-    name, _, argument = (
-        spec.image.removeprefix("simulated/").partition(":") if _is_simulated(spec.image) else ("", "", "")
-    )
-    exit_code = env.get("SIMULATE_EXIT", argument if name == "exit" else "")
-    crashes = env.get("SIMULATE_CRASHES", argument if name == "crash" else "")
-    start = env.get("SIMULATE_START_SECONDS", argument if name == "slow" else "")
-    stop = env.get("SIMULATE_STOP_SECONDS", argument if name == "slow-stop" else "")
-    healthy_after = env.get("SIMULATE_HEALTHY_AFTER", argument or "0" if name == "checked" else "")
-    lines = env.get("SIMULATE_LOG_LINES", argument if name == "chatty" else "")
+    exit_after = told.seconds("SIMULATE_EXIT_AFTER")
+    healthy_after = told.seconds("SIMULATE_HEALTHY_AFTER", "checked")
+    refusal = "the entrypoint could not be executed" if told.image == "unstartable" else ""
     return Behaviour(
-        start_seconds=_number(start) if start else None,
-        stop_seconds=_number(stop) if stop else 0.0,
-        exit_code=int(_number(exit_code)) if exit_code else None,
-        exit_after=_number(env.get("SIMULATE_EXIT_AFTER", "1"), 1.0),
-        crashes=int(_number(crashes)) if crashes else 0,
-        hang=env.get("SIMULATE_HANG", "") not in ("", "0") or name == "hang",
-        start_error=env.get(
-            "SIMULATE_START_ERROR", "the entrypoint could not be executed" if name == "unstartable" else ""
-        ),
-        unhealthy=env.get("SIMULATE_UNHEALTHY", "") not in ("", "0") or name == "unhealthy",
-        image_check=bool(healthy_after),
-        healthy_after=_number(healthy_after),
-        log_lines=int(_number(lines)) if lines else 0,
+        start_seconds=told.seconds("SIMULATE_START_SECONDS", "slow"),
+        stop_seconds=told.seconds("SIMULATE_STOP_SECONDS", "slow-stop") or 0.0,
+        exit_code=told.whole("SIMULATE_EXIT", "exit", 255),
+        exit_after=1.0 if exit_after is None else exit_after,
+        crashes=told.whole("SIMULATE_CRASHES", "crash", _MOST) or 0,
+        hang=told.flag("SIMULATE_HANG", "hang"),
+        start_error=told.variables.get("SIMULATE_START_ERROR") or refusal,
+        unhealthy=told.flag("SIMULATE_UNHEALTHY", "unhealthy"),
+        image_check=healthy_after is not None,
+        healthy_after=healthy_after or 0.0,
+        log_lines=told.whole("SIMULATE_LOG_LINES", "chatty", _MOST) or 0,
     )
+
+
+class _Wrong(Exception):
+    """An image or a variable has a value that makes no sense; the text says which, and what is allowed."""
+
+
+class _Told:
+    """What a container is told to do, by its image and its variables.
+
+    Attributes:
+        image: the last part of `simulated/...`, "" for any other image.
+        argument: the image's tag, "" without.
+    """
+
+    def __init__(self, spec: ContainerSpec) -> None:
+        self.variables = spec.environment
+        self.image = self.argument = ""
+        if spec.image.startswith("simulated/"):
+            self.image, _, tag = spec.image.removeprefix("simulated/").partition(":")
+            self.argument = "" if tag == "latest" else tag
+
+    def concerns(self, ordinal: int) -> bool:
+        """Whether the container with this ordinal misbehaves at all."""
+        text = self.variables.get("SIMULATE_ONLY", "")
+        if not text:
+            return True
+        words = [word.strip() for word in text.split(",")]
+        if not all(re.fullmatch("[0-9]{1,9}", word) for word in words):
+            raise _Wrong("SIMULATE_ONLY must be the numbers of containers, separated by commas: 1,3")
+        return str(ordinal) in {word.lstrip("0") for word in words}
+
+    def seconds(self, variable: str, image: str = "") -> float | None:
+        """The seconds in a variable, else in the tag of an image; None without both."""
+        allowed = f"a number of seconds from 0 to {_LONGEST}"
+        return self._number(variable, image, allowed, _LONGEST)
+
+    def whole(self, variable: str, image: str, most: int) -> int | None:
+        """The whole number in a variable, else in the tag of an image; None without both."""
+        allowed = f"a whole number from 0 to {most}"
+        number = self._number(variable, image, allowed, most)
+        if number is None:
+            return None
+        if not number.is_integer():
+            raise _Wrong(f"{self._source(variable, image)} must be {allowed}")
+        return int(number)
+
+    def _source(self, variable: str, image: str) -> str:
+        """Which of the two a value comes from."""
+        return variable if self.variables.get(variable) else f"the tag of the image simulated/{image}"
+
+    def _number(self, variable: str, image: str, allowed: str, most: int) -> float | None:
+        text = self.variables.get(variable, "")
+        if not text and image and self.image == image:
+            # An image without a tag does not say how long, how often or with which code.
+            text = self.argument or "0"
+        if not text:
+            return None
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        # NaN is in no range.
+        if not text.isascii() or not 0 <= number <= most:
+            raise _Wrong(f"{self._source(variable, image)} must be {allowed}")
+        return number
+
+    def flag(self, variable: str, image: str) -> bool:
+        """Whether a variable, else the image, says yes."""
+        text = self.variables.get(variable, "").lower()
+        if not text:
+            return self.image == image
+        if text not in _FLAGS:
+            raise _Wrong(f"{variable} must be 1 or 0")
+        return _FLAGS[text]
 
 
 def _is_checked(container: _Container) -> bool:
@@ -163,15 +239,18 @@ def _is_checked(container: _Container) -> bool:
     return container.behaviour.image_check if not check else not check.get("disabled")
 
 
-def _is_simulated(image: str) -> bool:
-    return image.startswith("simulated/")
-
-
-def _number(text: str, default: float = 0.0) -> float:
-    try:
-        return min(max(float(text), 0.0), 1e9)
-    except ValueError:
-        return default
+#: Seconds, and how often something happens, at most.
+_LONGEST = _MOST = 10**9
+_FLAGS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 class _Container:
@@ -373,7 +452,10 @@ class SimulatedBackend:
         if is_checked and healthy is None:
             container.check = self._clock.call_later(does.healthy_after, self._judge, container)
         self._log(container, "stdout", f"Started {container.spec.name} from {container.spec.image}\n")
-        for i in range(does.log_lines):
+        # Lines that would be dropped at once are only counted: writing them all could block the server.
+        dropped = max(does.log_lines - _KEPT_LINES, 0)
+        container.finished += dropped
+        for i in range(dropped, does.log_lines):
             self._log(container, "stdout", f"line {i + 1}\n")
         self._schedule_exit(container)
 
@@ -525,8 +607,12 @@ class _Exec:
     """A command in a simulated container."""
 
     def __init__(self, spec: ContainerSpec, command: list[str]) -> None:
+        self._syntax_error = False
         if len(command) == 3 and command[:2] == ["sh", "-c"]:
-            command = shlex.split(command[2])
+            try:
+                command = shlex.split(command[2])
+            except ValueError:
+                self._syntax_error = True
         self._spec = spec
         self._command = command
         self._typed: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1000)
@@ -535,14 +621,22 @@ class _Exec:
     async def output(self) -> AsyncIterator[tuple[str, str]]:
         word, arguments = (self._command or [""])[0], self._command[1:]
         code = 0
-        if word == "echo":
+        if self._syntax_error:
+            yield "stderr", "sh: syntax error: unterminated quoted string\n"
+            code = 2
+        elif word == "echo":
             yield "stdout", " ".join(arguments) + "\n"
         elif word == "hostname":
             yield "stdout", self._spec.name + "\n"
         elif word == "env":
             yield "stdout", "".join(f"{k}={v}\n" for k, v in sorted(self._spec.environment.items()))
         elif word == "exit":
-            code = int(_number(arguments[0] if arguments else "0"))
+            number = arguments[0] if arguments else "0"
+            if re.fullmatch("[0-9]{1,9}", number):
+                code = int(number) % 256
+            else:
+                yield "stderr", f"sh: exit: Illegal number: {number}\n"
+                code = 2
         elif word in ("cat", "sh"):
             while (text := await self._typed.get()) is not None:
                 keep, end, _ = text.partition("\x04")

@@ -186,7 +186,11 @@ def test_a_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
         ("simulated/unhealthy:latest", {}, {"unhealthy": True}),
         ("simulated/chatty:9", {}, {"log_lines": 9}),
         ("simulated/exit:3", {"SIMULATE_ONLY": "2, 3"}, {}),
-        ("acme/web:latest", {"SIMULATE_HANG": "0", "SIMULATE_EXIT_AFTER": "nonsense"}, {}),
+        ("simulated/exit:3", {"SIMULATE_ONLY": "2, 01"}, {"exit_code": 3}),
+        ("simulated/exit", {}, {"exit_code": 0}),
+        ("simulated/exit:3", {"SIMULATE_EXIT": ""}, {"exit_code": 3}),
+        ("simulated/hang", {"SIMULATE_HANG": "0"}, {}),
+        ("acme/web:latest", {"SIMULATE_HANG": "0", "SIMULATE_EXIT_AFTER": "0.5"}, {"exit_after": 0.5}),
     ],
 )
 def test_misbehaviour_as_documented(image: str, env: dict[str, str], expected: dict[str, object]) -> None:
@@ -196,6 +200,94 @@ def test_misbehaviour_as_documented(image: str, env: dict[str, str], expected: d
         k: getattr(found, k) for k in found.__dataclass_fields__ if getattr(found, k) != getattr(plain, k)
     }
     assert changed == expected
+
+
+NONSENSE = [
+    "nan",
+    "NaN",
+    "inf",
+    "-inf",
+    "-1",
+    "1e400",
+    "9" * 5000,
+    "1e10",
+    "x",
+    "\u0663",
+    "\u00b2",
+    "\ud800",
+    "0x1",
+]
+VARIABLES = (
+    "EXIT",
+    "EXIT_AFTER",
+    "CRASHES",
+    "HANG",
+    "START_SECONDS",
+    "STOP_SECONDS",
+    "UNHEALTHY",
+    "HEALTHY_AFTER",
+    "LOG_LINES",
+    "ONLY",
+)
+
+
+@pytest.mark.parametrize("value", NONSENSE)
+def test_a_value_that_makes_no_sense_is_an_error_of_the_start_that_names_it(value: str) -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            for variable in VARIABLES:
+                uuid = await plane.create(name="web", container_envvars={f"SIMULATE_{variable}": value})
+                error = plane.action(await plane.act_and_wait(uuid, "start"))["error"]
+                assert error.startswith(f"web-1: SIMULATE_{variable} must be "), error
+                await plane.act_and_wait(uuid, "terminate")
+
+    run(test)
+
+
+@pytest.mark.parametrize("image", ["exit", "crash", "slow", "slow-stop", "checked", "chatty"])
+@pytest.mark.parametrize("tag", ["nan", "inf", "1x", "1e400", "99999999999", "v1.2"])
+def test_a_tag_that_makes_no_sense_is_an_error_of_the_start_that_names_the_image(
+    image: str, tag: str
+) -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            uuid = await plane.create(name="web", image=f"simulated/{image}:{tag}")
+            error = plane.action(await plane.act_and_wait(uuid, "start"))["error"]
+            assert error.startswith(f"web-1: the tag of the image simulated/{image} must be "), error
+
+    run(test)
+
+
+def test_only_the_last_of_very_many_lines_are_kept() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            uuid = await plane.up(container_envvars={"SIMULATE_LOG_LINES": "1000000000"})
+            batches = [batch async for batch in plane.control.logs("service", uuid, 2, follow=False)]
+            assert [frame["log"] for frame in batches[0]] == ["line 999999999\n", "line 1000000000\n"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["exit", "3"], 3, ""),
+        (["exit", "259"], 3, ""),
+        (["exit", "nan"], 2, "sh: exit: Illegal number: nan\n"),
+        (["exit", "\u0663"], 2, "sh: exit: Illegal number: \u0663\n"),
+        (["exit", "9" * 5000], 2, f"sh: exit: Illegal number: {'9' * 5000}\n"),
+        (["sh", "-c", "echo 'it"], 2, "sh: syntax error: unterminated quoted string\n"),
+    ],
+)
+def test_commands_in_simulated_containers(command: list[str], code: int, said: str) -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            (container,) = plane.containers(await plane.up())
+            session = await plane.control.exec(container["uuid"], command)
+            assert "".join([text async for _, text in session.output()]) == said
+            assert await session.wait() == code
+
+    run(test)
 
 
 def test_manual_clock_calls_in_order() -> None:

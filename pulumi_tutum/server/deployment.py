@@ -133,6 +133,13 @@ class World:
         node.of_service += 1
         return container
 
+    @staticmethod
+    def excess(service: Service, containers: Sequence[Container]) -> list[Container]:
+        """The containers of a service that are above its target, and are to be removed."""
+        placed = [(c.ordinal, c.node) for c in containers]
+        removed = scheduler.excess(service.get("deployment_strategy"), placed, service.target or 0)
+        return [c for position, c in enumerate(containers) if position in removed]
+
     def pinned(self, service: Service, ordinal: int, *, keeps_own: bool = True) -> set[str] | None:
         """Nodes that hold the volumes which the container will have; None: there are none.
 

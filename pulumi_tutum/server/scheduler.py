@@ -4,10 +4,15 @@ A node can take a container when it is up, has all the service's tags, has none 
 ports taken, and is one of the nodes that the container's volumes are on. Among those, EMPTIEST_NODE takes the
 one with the fewest running containers, HIGH_AVAILABILITY the one with the fewest of the same service (then
 the emptiest); EVERY_NODE has one container on each. Ties go to the older node.
+
+When a service is scaled down, HIGH_AVAILABILITY removes containers from the node with the most of the
+service, so that the service stays spread; among nodes with the same number, the highest ordinal.
+EMPTIEST_NODE only says where a container is deployed: it removes the highest ordinals, wherever they are.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -118,6 +123,32 @@ def place(strategy: str, nodes: Sequence[NodeLoad]) -> NodeLoad:
     if strategy == "HIGH_AVAILABILITY" or strategy == "EVERY_NODE":
         return min(nodes, key=lambda node: (node.of_service, node.running))
     return min(nodes, key=lambda node: node.running)
+
+
+def excess(strategy: str, containers: Sequence[tuple[int, str]], target: int) -> set[int]:
+    """The positions of the containers that are removed, so that `target` stay.
+
+    Args:
+        containers: those of the service, as (ordinal, node).
+    """
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for position, (ordinal, node) in enumerate(containers):
+        group = node if strategy == "HIGH_AVAILABILITY" else ""
+        groups.setdefault(group, []).append((ordinal, position))
+    # The biggest group first; of groups of the same size the one with the highest ordinal.
+    heap: list[tuple[int, int, str]] = []
+    for group, members in groups.items():
+        members.sort()
+        heapq.heappush(heap, (-len(members), -members[-1][0], group))
+    removed: set[int] = set()
+    while len(containers) - len(removed) > target:
+        _, _, group = heapq.heappop(heap)
+        members = groups[group]
+        _, position = members.pop()
+        removed.add(position)
+        if members:
+            heapq.heappush(heap, (-len(members), -members[-1][0], group))
+    return removed
 
 
 def free_port(node: NodeLoad, protocol: str, ports: tuple[int, int], after: int) -> int:

@@ -471,7 +471,7 @@ class Transition:
             wanted = [n for n in nodes if n not in filled]
             return excess, [(next(free), n) for n in wanted]
         target = service.target or 0
-        excess = staying[target:]
+        excess = self.world.excess(service, staying)
         filled = self.given_up | set(service.finished)
         missing = target - len(staying) - len(filled)
         found: list[tuple[int, str | None]] = []

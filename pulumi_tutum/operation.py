@@ -386,8 +386,8 @@ class Operation:
         return list(self.session.client.list_containers(self.uuid, **self.limits))
 
     def _containers(self, inputs: Mapping[str, Any], began: bool) -> list[dict[str, Any]]:
-        """The containers, where they are needed: for dynamic ports, and as proof that a job went well."""
-        needed = self._may_have_finished(inputs, began) or outputs.has_dynamic_ports(self.seen)
+        """The containers, where they are needed: for endpoints, and as proof that a job went well."""
+        needed = self._may_have_finished(inputs, began) or outputs.needs_containers(self.seen)
         return self.containers() if needed else []
 
     def _verify(

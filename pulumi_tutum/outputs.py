@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import desired, schema
 
@@ -26,7 +27,7 @@ def outputs(
 
     Args:
         inputs: what was declared; empty for a service that is only read.
-        containers: those of the service, in list shape; needed when `has_dynamic_ports`.
+        containers: those of the service, in list shape; needed when `needs_containers`.
         failed: the operation failed; remembered for the next one (`desired.FAILED`).
     """
     out: dict[str, Any] = {}
@@ -45,30 +46,44 @@ def outputs(
     return out
 
 
-def has_dynamic_ports(service: Mapping[str, Any]) -> bool:
+def needs_containers(service: Mapping[str, Any]) -> bool:
     """Whether endpoints of the service can only be learned from its containers."""
-    return bool(service.get("running_num_containers")) and any(map(_is_dynamic, _ports(service)))
+    running = service.get("running_num_containers")
+    if not isinstance(running, int) or running < 1:
+        return False
+    ports = _ports(service)
+    if any(map(_is_dynamic, ports)):
+        return True
+    return running > 1 and any(_answers_at_one_node(service, port) for port in ports)
 
 
 def endpoint_uris(service: Mapping[str, Any], containers: Iterable[Mapping[str, Any]] = ()) -> list[str]:
-    """Where the service can be reached now, in the order of its ports: for a fixed port the service's own
-    URI, for a dynamic one that of each running container, in the containers' order."""
+    """Where the service can be reached now, in the order of its ports, then of its containers.
+
+    A fixed port has the service's own URI. If that names an address, not the service's DNS name, the port has
+    one URI for each address at which a running container answers. A dynamic port has one URI for each running
+    container.
+    """
     if not service.get("running_num_containers"):
         return []
     fixed = {(p.get("protocol"), p.get("outer_port")) for p in _ports(service)}
     running = [c for c in containers if c.get("state") == "Running"]
     found: list[str] = []
     for port in _ports(service):
-        if not _is_dynamic(port):
-            found.append(port.get("endpoint_uri") or "")
-            continue
-        for container in running:
+        if _is_dynamic(port):
             found += [
                 p.get("endpoint_uri") or ""
-                for p in _ports(container)
-                if (p.get("protocol"), p.get("inner_port")) == (port.get("protocol"), port.get("inner_port"))
-                and (p.get("protocol"), p.get("outer_port")) not in fixed
+                for p in _ports_of(running, port, "protocol", "inner_port")
+                if (p.get("protocol"), p.get("outer_port")) not in fixed
             ]
+            continue
+        own = port.get("endpoint_uri") or ""
+        if not _answers_at_one_node(service, port):
+            found.append(own)
+            continue
+        of_containers = _ports_of(running, port, "protocol", "inner_port", "outer_port")
+        addresses = [p["endpoint_uri"] for p in of_containers if p.get("endpoint_uri")]
+        found += dict.fromkeys(addresses or [own])
     return [uri for uri in found if uri]
 
 
@@ -89,6 +104,22 @@ def inputs_after_read(before: Mapping[str, Any], found: Mapping[str, Any]) -> di
 def _ports(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ports = record.get("container_ports")
     return [p for p in ports if isinstance(p, Mapping)] if isinstance(ports, list) else []
+
+
+def _ports_of(
+    containers: Iterable[Mapping[str, Any]], port: Mapping[str, Any], *keys: str
+) -> list[Mapping[str, Any]]:
+    """The ports of containers that have the same values under these keys as a port of the service."""
+    wanted = [port.get(key) for key in keys]
+    return [p for c in containers for p in _ports(c) if [p.get(key) for key in keys] == wanted]
+
+
+def _answers_at_one_node(service: Mapping[str, Any], port: Mapping[str, Any]) -> bool:
+    """Whether the service's URI of a fixed port has the address of one node, not the service's DNS name."""
+    uri, dns_name = port.get("endpoint_uri"), service.get("public_dns")
+    if not isinstance(uri, str) or not isinstance(dns_name, str):
+        return False
+    return urlsplit(uri).hostname != dns_name.lower()
 
 
 def _is_dynamic(port: Mapping[str, Any]) -> bool:

@@ -525,7 +525,7 @@ def _look(
     try:
         operation = Operation(session, call, inputs)
         operation.read(uuid)
-        needed = with_containers or outputs.has_dynamic_ports(operation.seen)
+        needed = with_containers or outputs.needs_containers(operation.seen)
         containers = operation.containers() if needed else []
     except NotFound:
         return None, ()

@@ -613,7 +613,7 @@ def get_service(
     found = asked.get_service(uuid) if uuid is not None else asked.find_service(str(name))
     if found["state"] in lifecycle.ENDING:
         raise NotFound(f"service {uuid} is {found['state']}")
-    containers = list(asked.list_containers(found["uuid"])) if outputs.has_dynamic_ports(found) else []
+    containers = list(asked.list_containers(found["uuid"])) if outputs.needs_containers(found) else []
     return ServiceDetails(found, containers)
 
 

@@ -104,6 +104,24 @@ def on(real: Real, *, manager: bool) -> str:
     return next(str(uri) for uri in uris if (real.ok("GET", uri)["public_ip"] == address) == manager)
 
 
+def test_a_fixed_port_is_named_at_each_node_where_it_answers(real: Real, server: Server) -> None:
+    each = {
+        "image": "tutum/hello-world",
+        "deployment_strategy": "EVERY_NODE",
+        "container_ports": [{**PORT_80, "outer_port": 8090}],
+    }
+    with Stack(server.environment) as stack:
+        stack.up(each=each)
+        uris = stack.state["each"].outputs["endpoint_uris"]
+        hosts = {str(real.ok("GET", node)["public_ip"]) for node in nodes(real)}
+        assert len(hosts) == 3
+        assert {urlsplit(uri).hostname for uri in uris} == hosts
+        for uri in uris:
+            assert "Hello world" in requests.get(uri, timeout=10).text
+        assert stack.preview(each=each) == {}
+        stack.up()
+
+
 def test_strategies_and_tags(real: Real, cluster: SwarmCluster) -> None:
     every = set(nodes(real))
     assert len(every) == 3

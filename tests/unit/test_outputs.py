@@ -73,7 +73,7 @@ def test_endpoints_in_the_order_of_ports_then_containers() -> None:
         port(7, published=False),
     ]
     service = {**SERVICE, "container_ports": ports}
-    assert outputs.has_dynamic_ports(service)
+    assert outputs.needs_containers(service)
     assert outputs.endpoint_uris(service, containers) == [
         "http://web:8081/",
         "http://a:49153/",
@@ -82,7 +82,44 @@ def test_endpoints_in_the_order_of_ports_then_containers() -> None:
     ]
     stopped = {**service, "running_num_containers": 0}
     assert outputs.endpoint_uris(stopped, containers) == []
-    assert not outputs.has_dynamic_ports(stopped)
+    assert not outputs.needs_containers(stopped)
+
+
+NODES = ("http://10.0.0.1:80/", "http://10.0.0.2:80/", "http://10.0.0.1:80/")
+
+
+def on_nodes(own: str, state: str = "Running") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A service with the fixed port 80, whose own URI is given, and its containers on two nodes."""
+    service = {
+        **SERVICE,
+        "public_dns": "web.bob.svc.tutum.io",
+        "container_ports": [port(80, 80, own)],
+    }
+    containers = [
+        {"state": state, "container_ports": [port(80, 80, uri), port(81, 81, "x"), port(80, 8080, "y")]}
+        for uri in NODES
+    ]
+    return {**service, "running_num_containers": 3}, containers
+
+
+def test_a_fixed_port_is_named_at_each_node_where_it_answers() -> None:
+    service, containers = on_nodes("http://10.0.0.1:80/")
+    assert outputs.needs_containers(service)
+    assert outputs.endpoint_uris(service, containers) == ["http://10.0.0.1:80/", "http://10.0.0.2:80/"]
+    containers[1]["state"] = "Stopped"
+    assert outputs.endpoint_uris(service, containers) == ["http://10.0.0.1:80/"]
+    assert outputs.endpoint_uris(service, []) == ["http://10.0.0.1:80/"], "its own, where no more is known"
+
+
+def test_a_fixed_port_behind_the_dns_name_is_named_once() -> None:
+    service, containers = on_nodes("http://web.bob.svc.tutum.io:80/")
+    assert not outputs.needs_containers(service)
+    assert outputs.endpoint_uris(service, containers) == ["http://web.bob.svc.tutum.io:80/"]
+
+
+def test_one_container_answers_at_the_services_own_uri() -> None:
+    service, _ = on_nodes("http://10.0.0.1:80/")
+    assert not outputs.needs_containers({**service, "running_num_containers": 1})
 
 
 def test_after_a_refresh_inputs_have_what_was_changed_outside_and_nothing_new() -> None:

@@ -42,6 +42,8 @@ _SUFFIX_LENGTH = 7
 _PATH_OF_KEY = re.compile(r'(\w+)(?:\.([^.\[\]]+)|\["([^"]+)"\])')
 #: What `questionable` looks at.
 _QUESTIONABLE = ("bindings", "cpu_shares", "memory", "network", "pid", "privileged")
+#: What decides whether an HTTP health check has a port to ask.
+_OF_HEALTH = ("healthcheck", "image", "container_ports", "network")
 
 _ALL_INPUTS = {**schema.INPUTS, **schema.OPTIONS}
 
@@ -112,7 +114,18 @@ def questionable(olds: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str
                 found[name] = value
     if not any(binding.get("host_path") for binding in found.get("bindings", ())):
         found.pop("bindings", None)
-    return schema.body(found)
+    return schema.body({**found, **_of_health(olds, inputs)})
+
+
+def _of_health(olds: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """An HTTP health check with all that it depends on; nothing if that is as before, or not known yet."""
+    check = inputs.get("healthcheck")
+    if not isinstance(check, Mapping) or "http" not in check:
+        return {}
+    found = {name: inputs[name] for name in _OF_HEALTH if inputs.get(name) is not None}
+    if any(map(schema.has_unknown, found.values())):
+        return {}
+    return {} if all(schema.same(name, olds.get(name), found.get(name)) for name in _OF_HEALTH) else found
 
 
 def _unsupported(value: Any, path: str) -> Iterator[Problem]:

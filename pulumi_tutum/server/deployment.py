@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import schema
+from ..errors import BackendError
 from . import environment, scheduler
-from .backends import ContainerSpec, ImageInfo, LinkSpec, PortSpec, VolumeSpec
+from .backends import ContainerSpec, ImageInfo, LinkSpec, PortSpec, VolumeSpec, probed_port
 from .environment import Peer
 from .model import (
     Container,
@@ -239,7 +240,12 @@ class World:
     # -- what it is made of
 
     def specify(self, change: Change, service: Service, container: Container, info: ImageInfo) -> None:
-        """Fill in `spec`: ports, volumes, links and the whole environment."""
+        """Fill in `spec`: ports, volumes, links and the whole environment.
+
+        Raises:
+            BackendError: the container could never become healthy.
+        """
+        check_health_port(container.definition, info)
         settings, records = self.settings, self.records
         stack = records.stack_name(service)
         roles: dict[str, str] = {}
@@ -425,6 +431,28 @@ class World:
             peers = self._linked(service, found, link["name"], container.node) if found is not None else []
             out.append(LinkSpec(link["name"], tuple((p.ordinal, p.uuid) for p in peers), target))
         return tuple(out)
+
+
+def lacks_health_port(definition: Mapping[str, Any], info: ImageInfo) -> bool:
+    """Whether a definition has an HTTP health check, and no port that it could ask."""
+    check = definition.get("healthcheck") or {}
+    if "http" not in check or not info.ports_known:
+        return False
+    ports = merged_ports(definition.get("container_ports") or (), info.ports)
+    return probed_port(check, ((protocol, inner) for protocol, inner, _, _ in ports)) is None
+
+
+NO_HEALTH_PORT = "has no port to ask: neither the service nor its image has a tcp port; set healthcheck.port"
+
+
+def check_health_port(definition: Mapping[str, Any], info: ImageInfo) -> None:
+    """Refuse to start containers that could never become healthy.
+
+    Raises:
+        BackendError: see `lacks_health_port`.
+    """
+    if lacks_health_port(definition, info):
+        raise BackendError(f"healthcheck.http {NO_HEALTH_PORT}")
 
 
 def _ports(container: Container, info: ImageInfo | None) -> tuple[PortSpec, ...]:

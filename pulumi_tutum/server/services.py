@@ -26,9 +26,12 @@ from ..lifecycle import (
 from . import model
 from .backends import GONE, Observed
 from .core import Core, bad_request
+from .deployment import NO_HEALTH_PORT, lacks_health_port
 from .model import Action, Container, RequestInfo, Service, new_uuid, uri
 from .records import Change, volume_sources
 
+#: What an HTTP health check depends on.
+_OF_HEALTH = ("healthcheck", "image", "container_ports")
 #: When to ask again whether a run has ended, in seconds.
 _RUN_SECONDS = 1.0
 
@@ -258,7 +261,7 @@ class Services:
         name = body.get("name") or model.default_name(definition["image"])
         if (scope.stack, name.lower()) in self.records.by_name:
             raise Conflict(f"{where}There is a service with the name '{name}' already")
-        if problems := self.core.backend.refuse(model.wire(definition, name)):
+        if problems := self._refusals(definition, name):
             raise bad_request(problems, where=where)
         nickname = body.get("nickname")
         service = Service(
@@ -276,7 +279,23 @@ class Services:
         """What of a definition, which may be a part of one, the backend refuses."""
         if problems := schema.problems(definition, strict=False, partial=True):
             raise bad_request(problems)
-        return self.core.backend.refuse(model.wire(definition, ""))
+        return self._refusals(model.tidy(schema.normal(definition, defaults=False)), "")
+
+    def _refusals(
+        self, definition: Mapping[str, Any], name: str, old: Mapping[str, Any] | None = None
+    ) -> list[Problem]:
+        """What of a definition in normal form this control plane cannot carry out.
+
+        Args:
+            old: the definition that it replaces.
+        """
+        problems = self.core.backend.refuse(model.wire(definition, name))
+        if old is None or any(definition.get(n) != old.get(n) for n in _OF_HEALTH):
+            image = self.records.images.get(definition.get("image") or "")
+            info = image.info if image is not None else None
+            if info is not None and lacks_health_port(definition, info):
+                problems.append(Problem("healthcheck.http", NO_HEALTH_PORT))
+        return problems
 
     def create_service(
         self, body: Mapping[str, Any], request: RequestInfo | None, key: str | None, run: str = ""
@@ -334,7 +353,7 @@ class Services:
     ) -> None:
         """Change a definition."""
         definition = self.define(body, scope, service, where)
-        if problems := self.core.backend.refuse(model.wire(definition, service.name)):
+        if problems := self._refusals(definition, service.name, service.definition):
             raise bad_request(problems, where=where)
         change.edit(service).definition = definition
         if isinstance(body.get("nickname"), str):

@@ -57,6 +57,7 @@ from . import backends, uptime
 from .backends import Observed, PortTaken
 from .clock import Timer, sleep
 from .dependencies import Dependencies
+from .deployment import check_health_port
 from .model import Action, Container, Image, Service, has_exited
 from .records import Change
 from .scheduler import NoNode, NotYet
@@ -662,7 +663,8 @@ class Transition:
             while not self.image_found:
                 try:
                     self._check_policy(self.service)
-                    await self.settling.backend.image(image, node)
+                    info = await self.settling.backend.image(image, node)
+                    check_health_port(self.service.definition, info)
                     self.image_found = True
                 except BackendError as error:
                     if not error.transient:

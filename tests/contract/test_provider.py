@@ -417,6 +417,23 @@ def test_the_deadline_ends_a_wait(stack: Stack) -> None:
     assert stack.up(web={**slow, "timeout_seconds": 60}) == {"web": "update"}
 
 
+def test_a_health_check_without_a_port_is_refused_in_the_preview(stack: Stack) -> None:
+    quiet = {"image": "busybox"}
+    stack.up(quiet=quiet)  # now the control plane knows the image
+    web = {"image": "busybox:latest", "healthcheck": {"http": "/"}}
+    with pytest.raises(Refused, match=r"healthcheck\.http: has no port to ask.*set healthcheck\.port"):
+        stack.preview(quiet=quiet, web=web)
+    ports = [{"protocol": "tcp", "inner_port": 80}]
+    for fitting in ({"container_ports": ports}, {"container_ports": UNKNOWN}, {"image": UNKNOWN}):
+        assert stack.preview(quiet=quiet, web={**web, **fitting}) == {"web": "create"}
+    stack.up(quiet=quiet, web={**web, "container_ports": ports})
+    with pytest.raises(Refused, match=r"healthcheck\.http: has no port"):
+        stack.preview(quiet=quiet, web=web)
+    assert stack.up(quiet=quiet, web={"image": "busybox", "healthcheck": {"http": "/", "port": 81}}) == {
+        "web": "update"
+    }
+
+
 def test_a_name_that_is_taken_is_refused_with_a_hint(stack: Stack, client: Client) -> None:
     stranger = client.create_service({"image": "acme/other", "name": "taken"})
     with pytest.raises(Failed, match="adopt") as failure:

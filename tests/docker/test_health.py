@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.docker_engine import DockerEngine
-from tests.support.real import Real
+from tests.support.real import V1, Real
 from tests.support.server import Server
 from tests.support.tools import until
 
@@ -51,6 +51,17 @@ def test_what_never_gets_healthy_is_told(real: Real) -> None:
     service = real.create(**WEB, healthcheck={**QUICK, "http": "/ready"})
     assert real.start(service)["state"] == "Partly running"
     assert "is not healthy" in real.why(service)
+
+
+def test_a_check_without_a_port_fails_the_start_before_anything_is_made(real: Real) -> None:
+    service = real.create(healthcheck={**QUICK, "http": "/"})
+    assert real.start(service)["state"] == "Not running"
+    assert "healthcheck.http has no port to ask: neither the service nor its image" in real.why(service)
+    assert real.all_containers(service)[0]["docker_id"] is None
+    real.run()  # now its image is known
+    answer = real.call("POST", f"{V1}/service/", {"image": "test/busybox", "healthcheck": {"http": "/"}})
+    assert answer.status_code == 400
+    assert "set healthcheck.port" in answer.json()["error"]
 
 
 def test_the_checked_port_may_be_named(real: Real) -> None:

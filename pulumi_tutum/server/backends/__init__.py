@@ -22,7 +22,7 @@ host paths, on the same node."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -99,10 +99,29 @@ class ContainerSpec:
     short_name: str = ""
 
     @property
+    def probed_port(self) -> int | None:
+        """The inner port that its HTTP health check asks; None: it has no such check, or no tcp port."""
+        if not self.healthcheck or "http" not in self.healthcheck:
+            return None
+        return probed_port(self.healthcheck, ((p.protocol, p.inner_port) for p in self.ports))
+
+    @property
     def hostname(self) -> str:
         """The name; where that is longer than a host's may be, its beginning and the ordinal."""
         number = f"-{self.ordinal}"
         return self.name.removesuffix(number)[: LONGEST_HOSTNAME - len(number)] + number
+
+
+def probed_port(check: Mapping[str, Any], ports: Iterable[tuple[str, int]]) -> int | None:
+    """The inner port that an HTTP health check asks: its own, else the first tcp port. None: there is none.
+
+    Args:
+        ports: (protocol, inner port) of the container, the image's included.
+    """
+    given = check.get("port")
+    if given is not None:
+        return int(given)
+    return next((inner for protocol, inner in ports if protocol == "tcp"), None)
 
 
 @dataclass(frozen=True)
@@ -163,7 +182,12 @@ class BackendNode:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image brings along."""
+    """What an image brings along.
+
+    Attributes:
+        ports_known: False: the image may have other ports than `ports`. (The simulator does not know every
+            image.)
+    """
 
     id: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -172,6 +196,7 @@ class ImageInfo:
     run_command: str = ""
     entrypoint: str = ""
     working_dir: str = ""
+    ports_known: bool = True
 
 
 class LogLine(NamedTuple):

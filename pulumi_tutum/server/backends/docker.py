@@ -70,7 +70,7 @@ from .engine import (
     short_id,
     unfit,
 )
-from .health import HealthChecks, native_check, published_port_is_probed
+from .health import HealthChecks, native_check, published_at, published_port_is_probed
 from .policy import Policy
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -433,12 +433,11 @@ class DockerBackend:
     def _probe(self, container: _Container, engine: Engine, seen: Observed) -> None:
         """Have a container's health asked for while it runs."""
         spec = container.spec
-        if spec is None or spec.healthcheck is None or seen.status != RUNNING:
+        inner = spec.probed_port if spec is not None else None
+        if spec is None or spec.healthcheck is None or inner is None or seen.status != RUNNING:
             self._health.forget(container.uuid)
             return
-        tcp = [p for p in spec.ports if p.protocol == "tcp"]
-        inner = spec.healthcheck.get("port") or (tcp[0].inner_port if tcp else 80)
-        outer = next((p.outer_port for p in tcp if p.inner_port == inner and p.outer_port), None)
+        outer = published_at(spec, inner)
         if spec.network == "host":
             host, port = self._public_host(engine), inner
         elif engine.address.host or not seen.address:

@@ -12,6 +12,7 @@ import http.client
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import ContainerSpec, probed_port
 from .engine import Workers
 
 _THREADS = 8
@@ -107,13 +108,20 @@ def answers(host: str, port: int, path: str, seconds: float) -> bool:
             connection.close()
 
 
+def published_at(spec: ContainerSpec, inner: int) -> int | None:
+    """The outer port of a container's inner tcp port; None: it is not published."""
+    tcp = [p for p in spec.ports if p.protocol == "tcp" and p.inner_port == inner]
+    return next((p.outer_port for p in tcp if p.outer_port), None)
+
+
 def published_port_is_probed(definition: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
     """Whether a service's HTTP check asks a port that can be reached from outside."""
     if definition.get("network") == "host":
         return True
-    ports = [p for p in definition.get("container_ports") or () if p.get("protocol", "tcp") == "tcp"]
-    wanted = check.get("port") or (ports[0]["inner_port"] if ports else None)
-    return any(p["inner_port"] == wanted and p.get("published") for p in ports)
+    ports = definition.get("container_ports") or ()
+    published = {(p.get("protocol", "tcp"), p["inner_port"]) for p in ports if p.get("published")}
+    probed = probed_port(check, ((p.get("protocol", "tcp"), p["inner_port"]) for p in ports))
+    return ("tcp", probed) in published
 
 
 #: The engine's form of a check that is never made.

@@ -96,6 +96,8 @@ IMAGES: dict[str, ImageInfo] = {
         run_command="/run-wordpress.sh",
     ),
     "nginx": ImageInfo("", ports=(("tcp", 80), ("tcp", 443)), run_command="nginx -g 'daemon off;'"),
+    "alpine": ImageInfo("", run_command="/bin/sh"),
+    "busybox": ImageInfo("", run_command="sh"),
     "haproxy": ImageInfo("", ports=(("tcp", 80), ("tcp", 443), ("tcp", 1936)), run_command="/run.sh"),
 }
 _COMMON = {"HOME": "/", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -106,9 +108,9 @@ _KEPT_LINES = 2000
 
 
 def image_info(image: str) -> ImageInfo:
-    """What a simulated image has; unknown ones have only PATH and HOME."""
+    """What a simulated image brings; of one that is not in the table, only PATH and HOME are known."""
     last = re.split(r"[:@]", image.rsplit("/", 1)[-1])[0]
-    known = IMAGES.get(last, ImageInfo(""))
+    known = IMAGES.get(last, ImageInfo("", ports_known=False))
     return dataclasses.replace(known, id=f"sim-{image}", environment={**_COMMON, **known.environment})
 
 

@@ -67,7 +67,7 @@ from .engine import (
     short_id,
     unfit,
 )
-from .health import HealthChecks, native_check, published_port_is_probed
+from .health import HealthChecks, native_check, published_at, published_port_is_probed
 from .overlays import Ambiguous, Link, Place, place
 from .policy import Policy
 from .tasks import STOPPED, TAG, Task, Verdict
@@ -692,13 +692,14 @@ class SwarmBackend:
     def _probe(self, container: _Container, seen: Observed) -> None:
         """Have a container's health asked for while it runs."""
         spec, node = container.spec, self._nodes.get(seen.node)
-        if spec is None or spec.healthcheck is None or seen.status != RUNNING or node is None:
+        inner = spec.probed_port if spec is not None else None
+        if spec is None or spec.healthcheck is None or inner is None:
             self._health.forget(container.uuid)
             return
-        tcp = [p for p in spec.ports if p.protocol == "tcp"]
-        inner = spec.healthcheck.get("port") or (tcp[0].inner_port if tcp else 80)
-        outer = next((p.outer_port for p in tcp if p.inner_port == inner and p.outer_port), inner)
-        port = inner if spec.network == "host" else outer
+        if seen.status != RUNNING or node is None:
+            self._health.forget(container.uuid)
+            return
+        port = inner if spec.network == "host" else published_at(spec, inner) or inner
         self._health.watch(container.uuid, seen.backend_id, node.described.address, port, spec.healthcheck)
 
     def _verdict_changed(self, uuid: str) -> None:

@@ -200,11 +200,11 @@ def _null_where_all_is_known(value: Any, uuid: Any) -> Any:
 
 @_typed_outputs
 class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
-    """A Tutum service: a template of containers, and so many of them running.
+    """A Tutum service: a template of containers, and how many of them should run.
 
-    Arguments and outputs have the API's names and shapes; the README's tables say what each means, which
-    changes replace the service, and what `running`, `wait`, `rollback_on_failure` and `adopt` do. `id` is the
-    service's uuid.
+    Arguments and outputs have the API's names, and its shapes except for `container_envvars`, which is a dict
+    of names and values. The README's tables say what each means, which changes replace the service, and what
+    `running`, `wait`, `rollback_on_failure` and `adopt` do. `id` is the service's uuid.
     """
 
     # Inputs, as they are now.
@@ -256,8 +256,7 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
     containers: pulumi.Output[Sequence[str]]
     linked_from_service: pulumi.Output[Sequence[Link]]
     link_variables: pulumi.Output[Mapping[str, str]]
-    # Where it can be reached now: a URI for each fixed published port, and one per container for each
-    # dynamic one.
+    # Where it can be reached now: see `outputs.endpoint_uris`.
     endpoint_uris: pulumi.Output[Sequence[str]]
 
     def __init_subclass__(cls, module: str = "tutum", name: str = "Service", **kwargs: Any) -> None:
@@ -557,7 +556,7 @@ class ServiceDetails:
     endpoint_uris: list[str]
 
     def __init__(self, service: Mapping[str, Any], containers: Sequence[Mapping[str, Any]] = ()) -> None:
-        """From the API's detail object and, for dynamic ports, the containers in list shape."""
+        """From the API's detail object and, where endpoints need them, the containers in list shape."""
         seen = outputs.outputs(service, {}, containers)
         self._secrets = {name: seen.get(name) or {} for name in _SECRETS}
         for name, record in _RECORDS.items():

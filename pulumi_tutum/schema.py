@@ -607,7 +607,11 @@ CONTAINER_PORT = Record(
 LINK = Record(
     (
         Field("to_service", _Reference(), "a Service, its uuid or its resource URI", required=True),
-        Field("name", Text(_link_name), "the link name; default: the target's name"),
+        Field(
+            "name",
+            Text(_link_name),
+            "the link name; default: the resource name of a Service object, else the target's name",
+        ),
         Field("from_service", Text(), "resource URI of the service that links", computed=True),
     )
 )
@@ -628,7 +632,7 @@ HEALTHCHECK = Record(
             Text(lambda v: None if v.startswith("/") else "must be a path that begins with /"),
             "path that must answer 2xx or 3xx",
         ),
-        Field("port", PORT, "the inner port for `http`; default: the first tcp port"),
+        Field("port", PORT, "the inner port for `http`; default: the first tcp port of service and image"),
         Field("command", Text(_word_rule), "command that must exit 0 inside the container"),
         Field("interval_seconds", Integer(1, 3600), "seconds between two probes", default=5),
         Field("timeout_seconds", Integer(1, 3600), "seconds a probe may take", default=5),

@@ -377,6 +377,8 @@ class Core:
                     record = self.records.table(kind).get(uuid)
                     if record is not None and record.destroyed is not None:
                         change.drop(record)
+                        if uuid in self.records.outputs:
+                            change.drop(self.records.outputs[uuid])
                         for action in self.records.actions_of.get(object_uri(record), ()):
                             change.drop(self.records.actions[action])
         except ServerError:

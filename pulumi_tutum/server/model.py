@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import time
+import typing
 import uuid as uuids
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from .backends import (
     ContainerSpec,
     ImageInfo,
     LinkSpec,
+    LogLine,
     Observed,
     PortSpec,
     VolumeSpec,
@@ -279,6 +281,22 @@ class Container:
 
 
 @dataclass(slots=True, eq=False)
+class ContainerOutput:
+    """The last output of a container that has been removed; its uuid is the container's (kept_output.py).
+
+    Attributes:
+        size: bytes of the lines' texts.
+    """
+
+    kind: ClassVar[str] = "output"
+    uuid: str
+    seq: int
+    service: str
+    lines: tuple[LogLine, ...] = ()
+    size: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Action:
     """What was asked, by whom, and what became of it. `error` is an extension: why it failed."""
 
@@ -416,11 +434,20 @@ class Image:
     info: ImageInfo | None = None
 
 
-Record = Service | Container | Action | Stack | Node | NodeCluster | Volume | VolumeGroup | Trigger | Image
-RECORDS: dict[str, type[Record]] = {
-    cls.kind: cls
-    for cls in (Service, Container, Action, Stack, Node, NodeCluster, Volume, VolumeGroup, Trigger, Image)
-}
+Record = (
+    Service
+    | Container
+    | ContainerOutput
+    | Action
+    | Stack
+    | Node
+    | NodeCluster
+    | Volume
+    | VolumeGroup
+    | Trigger
+    | Image
+)
+RECORDS: dict[str, type[Record]] = {cls.kind: cls for cls in typing.get_args(Record)}
 
 
 @functools.cache
@@ -455,6 +482,8 @@ def from_row(kind: str, row: Mapping[str, Any]) -> Record:
     for name in ("queue", "finished", "linked", "tags", "backend_tags", "restarted"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
+    if "lines" in values:
+        values["lines"] = tuple(LogLine(*line) for line in values["lines"])
     if "outer" in values:
         values["outer"] = tuple((p, int(i), int(o)) for p, i, o in values["outer"])
     if values.get("spec") is not None:

@@ -39,12 +39,9 @@ class Output:
             tail = None
             yield []
             await self._made(container)
-        if container.spec is not None:
-            source = self.core.backend.logs(uuid, tail=tail, follow=follow)
-            with contextlib.suppress(BackendError):
-                async with contextlib.aclosing(source):
-                    async for lines in source:
-                        yield [_frame(line) for line in lines]
+        async with contextlib.aclosing(_lines(self.core, container, tail, follow)) as source:
+            async for lines in source:
+                yield [_frame(line) for line in lines]
 
     async def _made(self, container: Container) -> None:
         """Return when the backend has the container, or will not have it."""
@@ -85,6 +82,31 @@ class Output:
                 self.core.hub.unsubscribe(news)
 
 
+async def _lines(
+    core: Core, container: Container, tail: int | None, follow: bool
+) -> AsyncGenerator[Sequence[LogLine], None]:
+    """A container's lines as `Backend.logs` gives them; those that were kept when it has been removed."""
+    has_written = False
+    if container.live and container.spec is not None:
+        with contextlib.suppress(BackendError):
+            async with contextlib.aclosing(
+                core.backend.logs(container.uuid, tail=tail, follow=follow)
+            ) as source:
+                async for lines in source:
+                    has_written = has_written or bool(lines)
+                    yield lines
+    # It may have been removed before its engine was asked.
+    if not has_written and (kept := _kept(core, container.uuid, tail)):
+        yield kept
+
+
+def _kept(core: Core, uuid: str, tail: int | None) -> Sequence[LogLine]:
+    """The last lines of a container's kept output."""
+    output = core.records.outputs.get(uuid)
+    lines = output.lines if output is not None else ()
+    return lines if tail is None else lines[max(len(lines) - tail, 0) :]
+
+
 class _Merged:
     """The lines of all containers of a service."""
 
@@ -108,7 +130,8 @@ class _Merged:
     async def batches(self) -> Frames:
         behind = self._begin()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        old: list[tuple[float, str, LogLine]] = []
+        old = self._kept_lines()
+        self._cut(old)
         ended = False
         while behind:
             try:
@@ -131,6 +154,16 @@ class _Merged:
         while not ended and (item := await self._queue.get()) is not None:
             if item[1]:
                 yield [_frame(line, item[0].name) for line in item[1]]
+
+    def _kept_lines(self) -> list[tuple[float, str, LogLine]]:
+        """What containers wrote that have been removed since."""
+        found = []
+        for uuid in self._core.records.outputs_of.get(self._service.uuid, ()):
+            container = self._core.records.containers.get(uuid)
+            if container is not None and not container.live:
+                kept = _kept(self._core, uuid, self._tail)
+                found += [(line.timestamp, container.name, line) for line in kept]
+        return found
 
     def _cut(self, lines: list[tuple[float, str, LogLine]]) -> None:
         """Bring them into the order of time, and keep the last ones."""
@@ -156,14 +189,12 @@ class _Merged:
 
     async def _read(self, c: Container, *, all_lines: bool = False) -> None:
         tail = None if all_lines else self._tail
-        source = self._core.backend.logs(c.uuid, tail=tail, follow=self._follow)
-        with contextlib.suppress(BackendError):
-            async with contextlib.aclosing(source):
-                async for lines in source:
-                    await self._queue.put((c, lines))
-                    if not lines:
-                        # Until all are there: what piled up here would be as long as the slowest is slow.
-                        await self._merged.wait()
+        async with contextlib.aclosing(_lines(self._core, c, tail, self._follow)) as source:
+            async for lines in source:
+                await self._queue.put((c, lines))
+                if not lines:
+                    # Until all are there: what piled up here would be as long as the slowest is slow.
+                    await self._merged.wait()
         await self._queue.put((c, ()))
 
     async def _watch(self) -> None:

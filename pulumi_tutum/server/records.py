@@ -25,6 +25,7 @@ from .model import (
     RECORDS,
     Action,
     Container,
+    ContainerOutput,
     Image,
     Node,
     NodeCluster,
@@ -90,6 +91,7 @@ class Records:
         self._listeners: list[Listener] = []
         self.services: dict[str, Service] = {}
         self.containers: dict[str, Container] = {}
+        self.outputs: dict[str, ContainerOutput] = {}
         self.actions: dict[str, Action] = {}
         self.stacks: dict[str, Stack] = {}
         self.nodes: dict[str, Node] = {}
@@ -101,6 +103,7 @@ class Records:
         self._tables: dict[str, dict[str, Any]] = {
             "service": self.services,
             "container": self.containers,
+            "output": self.outputs,
             "action": self.actions,
             "stack": self.stacks,
             "node": self.nodes,
@@ -121,6 +124,8 @@ class Records:
         self.mounters: dict[str, dict[str, None]] = {}
         self.of_stack: dict[str, dict[str, None]] = {}
         self._of_service: dict[str, dict[str, Container]] = {}
+        #: service -> containers of which there is kept output
+        self.outputs_of: dict[str, dict[str, None]] = {}
         self.on_node: dict[str, dict[str, Container]] = {}
         self.running_on: Counter[str] = Counter()
         #: node -> (protocol, outer port) -> container
@@ -237,6 +242,8 @@ class Records:
                     taken[protocol, outer] = record.uuid
                 if record.address:
                     self.addresses[record.address] = record.uuid
+        elif isinstance(record, ContainerOutput):
+            self.outputs_of.setdefault(record.service, {})[record.uuid] = None
         elif isinstance(record, Action):
             self.actions_of.setdefault(record.object, {})[record.uuid] = None
         elif isinstance(record, Volume):
@@ -275,6 +282,8 @@ class Records:
                         del taken[protocol, outer]
                 if self.addresses.get(record.address) == record.uuid:
                     del self.addresses[record.address]
+        elif isinstance(record, ContainerOutput):
+            _discard(self.outputs_of, record.service, record.uuid)
         elif isinstance(record, Action):
             _discard(self.actions_of, record.object, record.uuid)
         elif isinstance(record, Volume):

@@ -14,6 +14,7 @@ from . import backends, uptime
 from .backends import Backend, Observed
 from .clock import Clock
 from .deployment import World
+from .kept_output import KeptOutput
 from .model import Container, Service
 from .records import Change, Records
 
@@ -37,6 +38,7 @@ class Settling:
         self.backend = backend
         self.clock = clock
         self.settled = settled
+        self.kept_output = KeptOutput(world.records, backend)
         #: Services that are looked at again later, because of a crash loop.
         self._later: set[str] = set()
 

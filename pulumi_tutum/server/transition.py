@@ -652,6 +652,8 @@ class Transition:
                 v.uuid for v in self.records.volumes_of.get(c.service, {}).values() if v.ordinal == c.ordinal
             ]
         if c.status or c.spec is not None:
+            if self.settling.answers(c.node):
+                await self.settling.kept_output.keep(c)
             await self.settling.backend.remove(c.uuid, volumes=volumes)
         return Observed(c.uuid, backends.GONE)
 

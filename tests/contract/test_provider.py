@@ -4,6 +4,7 @@ behind."""
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -468,8 +469,10 @@ def test_a_job_that_ends_well_is_done(
 def test_a_job_that_fails_fails_the_up_and_is_run_again(stack: Stack, proxy: FaultProxy) -> None:
     job = {**WEB, "autodestroy": "ALWAYS", "container_envvars": CRASH}
     for _ in range(2):
-        with pytest.raises(Failed, match="exited with code 3"):
+        with pytest.raises(Failed, match="exited with code 3") as failed:
             stack.up(web=job)
+        # autodestroy has removed the container; its last lines are told all the same.
+        assert re.search(r"  web-[0-9a-f]{7}-1 \| Exited with code 3", str(failed.value))
     assert writes(sent(proxy, lambda: stack.up(web={**job, "container_envvars": DONE}))) == [
         "PATCH",
         "POST start",

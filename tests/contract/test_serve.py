@@ -218,6 +218,23 @@ def test_everything_acknowledged_survives_a_kill(backend: Backend, tmp_path: Pat
         assert api.get(moving)["state"] == "Terminated"
 
 
+def test_the_output_of_a_removed_job_outlives_the_server(tmp_path: Path, backend: Backend) -> None:
+    with (
+        Server(backend=backend.name, data=tmp_path, **backend.options) as server,
+        Api(server, backend) as api,
+    ):
+        job = api.create(
+            container_envvars={"SIMULATE_EXIT": "0", "SIMULATE_EXIT_AFTER": "0"},
+            run_command="sh -c 'echo Started'",
+            autodestroy="ON_SUCCESS",
+        )
+        api.act(job["uuid"], "start")
+        api.wait(job["uuid"], "Not running")
+        for kill in (True, False):
+            server.restart(kill=kill)
+            assert "Started" in api.ok("GET", f"{job['resource_uri']}logs/")["logs"]
+
+
 def test_terminated_services_are_forgotten_after_a_while(backend: Backend) -> None:
     options = {**backend.options, "retain_terminated": 0.5}
     with Server(backend=backend.name, **options) as server, Api(server, backend) as api:

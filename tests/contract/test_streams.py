@@ -137,6 +137,42 @@ def test_rest_logs(api: Api) -> None:
         api.refused(400, "GET", f"{path}logs/", params={"tail": "some"})
 
 
+def test_the_output_of_a_job_that_autodestroy_removed_stays_readable(api: Api) -> None:
+    service = api.create(
+        # Simulated containers do as the variables say, real ones as the command says.
+        container_envvars={"SIMULATE_EXIT": "3", "SIMULATE_EXIT_AFTER": "0"},
+        run_command="sh -c 'echo Started; exit 3'",
+        autodestroy="ALWAYS",
+    )
+    uuid = service["uuid"]
+    api.act(uuid, "start")
+    api.wait(uuid, "Not running")
+    (container,) = api.listed(f"{V1}/container/", service=service["resource_uri"])
+    assert (container["state"], container["exit_code"]) == ("Terminated", 3)
+
+    def check() -> None:
+        for kind, of in (("service", uuid), ("container", container["uuid"])):
+            assert "Started" in api.ok("GET", f"{V1}/{kind}/{of}/logs/")["logs"]
+            assert api.ok("GET", f"{V1}/{kind}/{of}/logs/", params={"tail": 0})["logs"] == ""
+            with connect(api.server, f"/v1/{kind}/{of}/logs/?follow=false") as stream:
+                got = list(frames(stream))
+            assert "Started" in got[0]["log"]
+            assert got[0].get("source") == (f"{service['name']}-1" if kind == "service" else None)
+
+    check()
+    # Nothing more can come of a container that is gone, and of a service that is.
+    with connect(api.server, f"/v1/container/{container['uuid']}/logs/") as stream:
+        assert "Started" in next(frames(stream))["log"]
+        assert close_code(stream) == 1000
+    api.end(uuid)
+    check()
+    with connect(api.server, f"/v1/service/{uuid}/logs/") as stream:
+        assert "Started" in next(frames(stream))["log"]
+        assert close_code(stream) == 1000
+    for path in (service["resource_uri"], container["resource_uri"]):
+        assert "Started\\n" not in json.dumps(api.ok("GET", path))
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [

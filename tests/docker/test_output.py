@@ -15,6 +15,7 @@ import pytest
 
 from pulumi_tutum import config, stream
 from pulumi_tutum.errors import StreamError
+from tests.support import images
 from tests.support.docker_engine import DockerEngine
 from tests.support.real import Real
 from tests.support.server import Server
@@ -247,3 +248,50 @@ def test_no_command_in_a_container_that_does_not_run(real: Real, settings: confi
         pytest.raises(StreamError, match="in a container in state 'Stopped'"),
     ):
         list(connection.messages())
+
+
+def test_the_output_of_removed_containers_is_kept(engine: DockerEngine, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"node": [engine.url], "stop_seconds": 1, "data": tmp_path}
+    with Server(backend="docker", **options) as server, Real(server, engine.node_urls) as real:
+        script = (
+            "i=0; while [ $i -lt 1500 ]; do echo line $i; i=$((i+1)); done; sleep 1; echo oops >&2; exit 4"
+        )
+        job = real.create(run_command=f"sh -c '{script}'", autodestroy="ALWAYS")
+        real.act(job, "start")
+        real.wait(job, "Not running")
+        failed = real.create(run_command="sh -c 'echo first try; exit 5'")
+        real.act(failed, "start")
+        real.wait(failed, "Stopped")
+        real.patch(failed, run_command=says("echo second try"))
+        assert real.redeploy(failed)["state"] == "Running"
+        until(lambda: real.inside(job) == [] and len(real.inside(failed)) == 1, "what has ended is removed")
+        server.restart(kill=True)
+
+        def lines(service: dict[str, Any]) -> list[str]:
+            path = f"{service['resource_uri']}logs/?tail=2000"
+            return str(real.ok("GET", path)["logs"]).splitlines()
+
+        kept = lines(job)
+        assert len(kept) == 1000, "the last ones"
+        assert "oops" in kept
+        assert kept[0] == "line 501"
+        assert lines(failed) == ["first try", "second try"]
+        real.terminate(job, failed)
+        assert lines(job) == kept
+        real.terminate_all()
+
+
+def test_an_engine_that_is_gone_does_not_hold_up_the_end(docker_tools: None, tmp_path: Path) -> None:
+    with DockerEngine() as engine:
+        images.load(engine, images.busybox())
+        options: dict[str, Any] = {"node": [engine.url], "data": tmp_path, "start_timeout": 3}
+        with Server(backend="docker", **options) as server, Real(server, engine.node_urls) as real:
+            ended = real.create(run_command="sh -c 'exit 5'")
+            real.act(ended, "start")
+            real.wait(ended, "Stopped")
+            engine.kill()
+            (node,) = real.ok("GET", "/api/v1/node/")["objects"]
+            until(lambda: real.get(node["uuid"], "node")["state"] == "Unreachable", "the node is unreachable")
+            real.ok("DELETE", f"/api/v1/service/{ended['uuid']}/")
+            real.wait(ended, "Terminated")
+            engine.start()

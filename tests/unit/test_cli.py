@@ -185,6 +185,16 @@ def test_logs(run: Run, web: dict[str, Any]) -> None:
     assert frame["type"] == "log"
 
 
+def test_logs_of_a_job_whose_containers_are_gone(run: Run, client: Client, web: dict[str, Any]) -> None:
+    ends = [{"key": "SIMULATE_EXIT", "value": "0"}, {"key": "SIMULATE_EXIT_AFTER", "value": "0"}]
+    client.update_service(web["uuid"], {"autodestroy": "ON_SUCCESS", "container_envvars": ends})
+    client.start_service(web["uuid"])
+    waiting.until(client, web["uuid"], lifecycle.NOT_RUNNING)
+    done = run("logs", web["name"])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1] == f"{web['name']}-1 | Exited with code 0"
+
+
 def test_following_logs_ends_with_ctrl_c(server: Server, run: Run, web: dict[str, Any]) -> None:
     assert run("start", web["name"]).exit_code == 0
     process = subprocess.Popen(

@@ -563,12 +563,13 @@ def _action_error(client: Client, service: Mapping[str, Any], action: str, limit
 
 
 def _failing(client: Client, service: Mapping[str, Any], limits: Limits) -> list[dict[str, Any]]:
-    """Containers of the service that do not run, in list shape."""
+    """Containers of the service that do not run, in list shape; of several with one name the newest."""
+    newest = {c.get("name") or c["uuid"]: c for c in client.list_containers(service["uuid"], **limits)}
     return [
         container
-        for container in client.list_containers(service["uuid"], **limits)
+        for container in newest.values()
         if container.get("state") not in (lifecycle.RUNNING, *lifecycle.ENDING)
-        or (container.get("state") == lifecycle.TERMINATED and container.get("exit_code"))
+        or (container.get("state") in lifecycle.ENDING and container.get("exit_code"))
     ]
 
 

@@ -230,6 +230,8 @@ def test_the_output_of_a_removed_job_outlives_the_server(tmp_path: Path, backend
         )
         api.act(job["uuid"], "start")
         api.wait(job["uuid"], "Not running")
+        (container,) = api.listed(f"{V1}/container/", service=job["resource_uri"])
+        api.wait(container["uuid"], "Terminated", kind="container")
         for kill in (True, False):
             server.restart(kill=kill)
             assert "Started" in api.ok("GET", f"{job['resource_uri']}logs/")["logs"]

@@ -148,7 +148,7 @@ def test_the_output_of_a_job_that_autodestroy_removed_stays_readable(api: Api) -
     api.act(uuid, "start")
     api.wait(uuid, "Not running")
     (container,) = api.listed(f"{V1}/container/", service=service["resource_uri"])
-    assert (container["state"], container["exit_code"]) == ("Terminated", 3)
+    assert api.wait(container["uuid"], "Terminated", kind="container")["exit_code"] == 3
 
     def check() -> None:
         for kind, of in (("service", uuid), ("container", container["uuid"])):

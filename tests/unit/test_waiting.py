@@ -419,6 +419,17 @@ def test_a_failure_says_what_the_containers_said(plane: Plane, client: Client) -
     ]
 
 
+@pytest.mark.parametrize("state", ["Terminating", "Terminated"])
+def test_a_container_that_failed_is_told_of_also_when_it_is_removed(
+    plane: Plane, client: Client, state: str
+) -> None:
+    found = failing(plane, ["exit 3"], state=state)
+    assert explain(client, found)[-2:] == [
+        f"container web-1: {state}, exit code 3 (Out of memory)",
+        "  web-1 | exit 3",
+    ]
+
+
 ROLE = {"TUTUM_AUTH": "ApiKey bob:r0le-t0ken", "DOCKERCLOUD_AUTH": "Basic Ym9iOnIwbGUtdDBrZW4="}
 
 

@@ -102,6 +102,12 @@ class Convergence(Settling):
         container = self.records.containers.get(seen.uuid)
         if container is None or not container.live:
             return
+        known = container.observed()
+        if seen != known and dataclasses.replace(seen, health_detail=known.health_detail) == known:
+            # Only the text about failing probes has changed. It is not stored: that would be one write for
+            # each probe, and after a restart the backend finds it out again.
+            container.health_detail = seen.health_detail
+            return
         run = self.runs.get(container.service)
         if run is not None and container.uuid in run.ops and seen.status != backends.GONE:
             # It may be older than what the call in progress is about to answer.

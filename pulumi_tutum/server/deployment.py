@@ -125,6 +125,7 @@ class World:
             service.deployment,
             revision(service.definition),
             definition=container_definition(service.definition),
+            deployed_by=service.action,
         )
         container.outer = tuple(self._outer_ports(service, node))
         if self.overlay and service.get("network") != "host":

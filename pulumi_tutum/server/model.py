@@ -188,6 +188,8 @@ class Container:
         failure: why the action in progress, or the last one, did not bring it up; "" otherwise.
         linked: names of environment variables that came from links.
         outer: outer ports that were given out, as (protocol, inner, outer).
+        health_detail: why it is not healthy, as the backend says it.
+        deployed_by: uuid of the service's action that placed it, or that started it last.
     """
 
     kind: ClassVar[str] = "container"
@@ -214,6 +216,8 @@ class Container:
     exit_code: int | None = None
     reason: str = ""
     healthy: bool | None = None
+    health_detail: str = ""
+    deployed_by: str = ""
     restarts: int = 0
     restarted: tuple[float, ...] = ()
     looping: bool = False
@@ -277,7 +281,13 @@ class Container:
             revision=self.revision,
             service_uuid=self.service,
             restarts=self.restarts,
+            health_detail=self.health_detail,
         )
+
+    @property
+    def unhealthy(self) -> str:
+        """`is not healthy`, and why where that is known."""
+        return f"is not healthy: {self.health_detail}" if self.health_detail else "is not healthy"
 
 
 @dataclass(slots=True, eq=False)

@@ -423,6 +423,7 @@ class Services:
                 change.edit(c).wanted = "stopped"
             elif verb == "start" and not c.runs:
                 change.edit(c).ran = False
+                c.deployed_by = action.uuid
         if verb == "terminate":
             for waiting in service.queue:
                 self._end_waiting(change, waiting, "Canceled", "")

@@ -109,6 +109,7 @@ class Settling:
         c.image_id = seen.image_id or c.image_id
         c.revision = seen.revision or c.revision
         c.healthy = seen.healthy
+        c.health_detail = seen.health_detail
         restarted = seen.restarts > c.restarts
         uptime.note_restarts(c, seen.restarts, now)
         if seen.status in (backends.EXITED, backends.RESTARTING):

@@ -241,6 +241,10 @@ class Shapes:
             "exit_code": exit_code,
             "exit_code_msg": exit_message,
             "synchronized": s is not None and c.revision == model.revision(s.definition),
+            # Extensions: the action that deployed it, and what its health check says.
+            "deployed_by": uri("action", c.deployed_by) if c.deployed_by else None,
+            "healthy": c.healthy,
+            "health_detail": (c.health_detail or None) if c.runs else None,
             "deployed_datetime": date(c.deployed),
             "started_datetime": date(c.started),
             "stopped_datetime": date(c.stopped),

@@ -245,9 +245,10 @@ class Transition:
                     continue
                 if c.wanted == "running":
                     verb = "start"
+                    detail = f": {c.health_detail}" if c.runs and c.health_detail else ""
                     if c.runs:
                         verb = "become healthy" if uptime.has_own_check(c) else "stay up"
-                    self._fail(change, c, f"did not {verb} {within}")
+                    self._fail(change, c, f"did not {verb} {within}{detail}")
                 else:
                     verb = "be stopped" if c.wanted == "stopped" else "be removed"
                     self._fail(change, c, f"could not {verb} {within}")

@@ -51,7 +51,7 @@ def look(container: Container, monitor_seconds: int, now: float) -> Look:
     if container.looping:
         return Look(failure=crash_loop(container))
     if container.healthy is False:
-        return Look(failure="is not healthy")
+        return Look(failure=container.unhealthy)
     if container.status != backends.RUNNING:
         return Look()
     if container.healthy:

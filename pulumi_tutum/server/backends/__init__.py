@@ -136,6 +136,8 @@ class Observed:
         node: uuid of the node it is on.
         healthy: what its health check says, or the HEALTHCHECK of its image where the service has none; None
             without one, or while it is not known yet.
+        health_detail: why it is not healthy: what was probed, what it answered, how often and since when; ""
+            while no probe has failed. Values of its environment are masked.
         backend_id: the engine's own id (`docker_id`).
         address: its private address, or "".
         image_id: what it was really made from (docker: the image's id), or "".
@@ -157,6 +159,7 @@ class Observed:
     service_uuid: str = ""
     restarts: int = 0
     last_exit_code: int | None = None
+    health_detail: str = ""
 
 
 @dataclass(frozen=True)

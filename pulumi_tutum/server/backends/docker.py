@@ -70,8 +70,9 @@ from .engine import (
     short_id,
     unfit,
 )
-from .health import HealthChecks, native_check, published_at, published_port_is_probed
+from .health import HealthChecks, engine_detail, native_check, published_at, published_port_is_probed
 from .policy import Policy
+from .probes import hidden_values
 
 log = logging.getLogger("pulumi_tutum.server")
 
@@ -97,6 +98,8 @@ _IMAGE_PAUSE = 0.3
 _RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "always"}
 _NO_RESTART = {"Name": "no"}
 _SECOND = 1_000_000_000
+#: The engine's own default for the interval of health checks, in nanoseconds.
+_PROBE_INTERVAL = 30 * _SECOND
 #: Containers that an engine starts at the same time, for each of its processors. A start is work for them,
 #: with locks in the kernel: all at once they take longer than in turns.
 _STARTS_PER_CPU = 2
@@ -125,6 +128,8 @@ class _Container:
     calls: int = 0
     stale: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    #: When its failing health check is looked at again.
+    next_look: asyncio.TimerHandle | None = None
 
     @property
     def restart(self) -> dict[str, str]:
@@ -247,6 +252,9 @@ class DockerBackend:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._health.close()
+        for container in self._containers.values():
+            if container.next_look is not None:
+                container.next_look.cancel()
         await asyncio.gather(*(self._leave(engine) for engine in self._engines))
 
     async def _leave(self, engine: Engine) -> None:
@@ -426,7 +434,9 @@ class DockerBackend:
         check = container.spec.healthcheck if container.spec else None
         if check and "http" in check:
             self._probe(container, engine, seen)
-            seen = dataclasses.replace(seen, healthy=self._health.verdict(container.uuid))
+            seen = self._with_health(container.uuid, seen)
+        else:
+            self._look_at_health_again(container, inspected)
         self._see(container, seen)
         return seen
 
@@ -444,14 +454,39 @@ class DockerBackend:
             host, port = self._public_host(engine), outer or inner
         else:
             host, port = seen.address, inner
-        self._health.watch(container.uuid, f"{container.id}/{container.began}", host, port, spec.healthcheck)
+        self._health.watch(
+            container.uuid,
+            f"{container.id}/{container.began}",
+            host,
+            port,
+            spec.healthcheck,
+            inner_port=inner,
+            hidden=hidden_values(spec.environment),
+        )
+
+    def _with_health(self, uuid: str, seen: Observed) -> Observed:
+        """An observation with what the HTTP check of its container has found."""
+        return dataclasses.replace(
+            seen, healthy=self._health.verdict(uuid), health_detail=self._health.detail(uuid)
+        )
 
     def _verdict_changed(self, uuid: str) -> None:
         container = self._containers.get(uuid)
         if container is not None:
-            self._see(
-                container, dataclasses.replace(container.seen, healthy=self._health.verdict(uuid)), tell=True
-            )
+            self._see(container, self._with_health(uuid, container.seen), tell=True)
+
+    def _look_at_health_again(self, container: _Container, inspected: Mapping[str, Any]) -> None:
+        """The engine tells of changes of the verdict only. As long as probes fail, look what they say now."""
+        if container.next_look is not None:
+            container.next_look.cancel()
+            container.next_look = None
+        status = ((inspected["State"].get("Health") or {}).get("Status")) or "none"
+        if status in ("none", "healthy") or not inspected["State"].get("Running"):
+            return
+        interval = int((inspected["Config"].get("Healthcheck") or {}).get("Interval") or _PROBE_INTERVAL)
+        container.next_look = asyncio.get_running_loop().call_later(
+            max(interval / _SECOND, 1.0), self._look_again, container
+        )
 
     def _see(self, container: _Container, seen: Observed, tell: bool = False) -> None:
         """Remember what was seen, and tell of it when it is news and nobody waits for it."""
@@ -468,6 +503,8 @@ class DockerBackend:
             del self._containers[container.uuid]
         self._by_id.pop(container.id, None)
         self._health.forget(container.uuid)
+        if container.next_look is not None:
+            container.next_look.cancel()
         self._see(container, dataclasses.replace(container.seen, status=GONE, reason=reason))
         return container.seen
 
@@ -1048,6 +1085,11 @@ def observed(inspected: Mapping[str, Any], node: str, network: str) -> Observed:
         reason = "out of memory"
     health = (state.get("Health") or {}).get("Status")
     healthy = {"healthy": True, "unhealthy": False}.get(health or "") if status == RUNNING else None
+    detail = ""
+    if health and status == RUNNING:
+        variables = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
+        test = (config.get("Healthcheck") or {}).get("Test") or ()
+        detail = engine_detail(state["Health"], test, hidden_values(variables))
     networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
     return Observed(
         made.get(CONTAINER, ""),
@@ -1062,6 +1104,7 @@ def observed(inspected: Mapping[str, Any], node: str, network: str) -> Observed:
         revision=made.get(REVISION, ""),
         service_uuid=made.get(SERVICE, ""),
         restarts=int(inspected.get("RestartCount") or 0),
+        health_detail=detail,
     )
 
 

@@ -1,65 +1,112 @@
-"""HTTP health checks, made by the server: images rarely have a program that could make them.
+"""Health checks: HTTP checks, which the server makes itself, and what to say about checks that fail.
 
-A container is asked as soon as it runs, and then every second or every interval, whichever is shorter, until
-it has answered once; from then on every interval. Failures count once per interval, and not during the start
-period; `retries` of them in a row make it unhealthy, one answer of 2xx or 3xx makes it healthy."""
+The server makes HTTP checks because images rarely have a program that could make them. A container is asked
+as soon as it runs, and then every second or every interval, whichever is shorter, until it has answered once;
+from then on every interval. Failures count once per interval, and not during the start period; `retries` of
+them in a row make it unhealthy, one answer of 2xx or 3xx makes it healthy.
+
+Checks that are commands are run by the Docker engine; `engine_detail` puts its log of them into words."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import http.client
-from collections.abc import Callable, Mapping
-from typing import Any
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from . import ContainerSpec, probed_port
-from .engine import Workers
+from . import ContainerSpec, probed_port, probes
+from .engine import Workers, seconds
 
 _THREADS = 8
 _SECOND = 1_000_000_000
+#: How much of an answer is read. A secret that is cut off here begins far behind what is shown.
+_READ = 65536
+
+
+class Probe(NamedTuple):
+    """What one HTTP probe found: whether the answer is good, and the answer (or the lack of one) in words."""
+
+    good: bool
+    text: str
+
+
+@dataclass
+class _Health:
+    """What is known of one run of a container.
+
+    Attributes:
+        verdict: None while it is not known yet.
+        detail: see `Observed.health_detail`.
+    """
+
+    verdict: bool | None = None
+    detail: str = ""
 
 
 class HealthChecks:
     """See the module's docstring.
 
     Args:
-        tell: called on the loop with a container's uuid when the verdict on it has changed.
+        tell: called on the loop with a container's uuid when the verdict on it, or its detail, has changed.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._workers = Workers("health", _THREADS)
         self._tasks: dict[str, tuple[str, str, asyncio.Task[None]]] = {}
-        self._verdicts: dict[str, bool | None] = {}
+        self._known: dict[str, _Health] = {}
 
     def verdict(self, uuid: str) -> bool | None:
         """None: there is no check, or it is not known yet."""
-        return self._verdicts.get(uuid)
+        found = self._known.get(uuid)
+        return found.verdict if found is not None else None
 
-    def watch(self, uuid: str, run: str, host: str, port: int, check: Mapping[str, Any]) -> None:
+    def detail(self, uuid: str) -> str:
+        """Why the container is not healthy; "" while no probe has failed since the last good one."""
+        found = self._known.get(uuid)
+        return found.detail if found is not None else ""
+
+    def watch(
+        self,
+        uuid: str,
+        run: str,
+        host: str,
+        port: int,
+        check: Mapping[str, Any],
+        *,
+        inner_port: int | None = None,
+        hidden: Sequence[str] = (),
+    ) -> None:
         """Ask a container from now on.
 
         Args:
-            run: stands for one run of it: when it has started anew, all is forgotten.
+            run: stands for one run of it: when it has started again, all is forgotten.
             host, port: where it is reached.
             check: the attribute `healthcheck` of the service.
+            inner_port: the port as the user knows it; default: `port`.
+            hidden: values that are masked in answers.
         """
         place = f"{host}:{port}"
         known = self._tasks.get(uuid)
         if known is not None and known[:2] == (run, place):
             return
-        # With another address it is still the same run: what is known of it stays.
-        verdict = self._verdicts.get(uuid) if known is not None and known[0] == run else None
+        # With another address it is still the same run: its health stays.
+        health = self._known.get(uuid) if known is not None and known[0] == run else None
         self.forget(uuid)
-        self._verdicts[uuid] = verdict
+        self._known[uuid] = health or _Health()
+        shown_port = port if inner_port is None else inner_port
         task = asyncio.get_running_loop().create_task(
-            self._ask(uuid, host, port, check), name=f"health {uuid}"
+            self._ask(uuid, host, port, check, shown_port, hidden), name=f"health {uuid}"
         )
         self._tasks[uuid] = run, place, task
 
     def forget(self, uuid: str) -> None:
         """It does not run any more."""
-        self._verdicts.pop(uuid, None)
+        self._known.pop(uuid, None)
         entry = self._tasks.pop(uuid, None)
         if entry is not None:
             entry[2].cancel()
@@ -69,40 +116,72 @@ class HealthChecks:
             self.forget(uuid)
         self._workers.close()
 
-    async def _ask(self, uuid: str, host: str, port: int, check: Mapping[str, Any]) -> None:
+    async def _ask(
+        self,
+        uuid: str,
+        host: str,
+        port: int,
+        check: Mapping[str, Any],
+        shown_port: int,
+        hidden: Sequence[str],
+    ) -> None:
         loop = asyncio.get_running_loop()
-        path, seconds = check["http"], float(check.get("timeout_seconds", 5))
+        path, limit = check["http"], float(check.get("timeout_seconds", 5))
         interval, retries = float(check.get("interval_seconds", 5)), int(check.get("retries", 3))
         began = loop.time()
         counted = began + float(check.get("start_period_seconds", 0))
-        failures = 0
+        failures = in_a_row = 0
+        since = 0.0
         while True:
             asked = loop.time()
-            if await self._workers.run(lambda: answers(host, port, path, seconds)):
+            found = await self._workers.run(lambda: probe(host, port, path, limit, hidden))
+            if found.good:
                 # Once it has answered, it has started.
-                counted, failures = min(counted, asked), 0
-                self._judge(uuid, True)
-            elif asked >= counted + interval - 0.1:
-                counted, failures = asked, failures + 1
-                if failures >= retries:
-                    self._judge(uuid, False)
+                counted, failures, in_a_row = min(counted, asked), 0, 0
+                self._judge(uuid, True, "")
+            else:
+                in_a_row += 1
+                since = time.time() if in_a_row == 1 else since
+                verdict = self.verdict(uuid)
+                if asked >= counted + interval - 0.1:
+                    counted, failures = asked, failures + 1
+                    verdict = False if failures >= retries else verdict
+                self._judge(uuid, verdict, probes.http_failure(path, shown_port, found.text, in_a_row, since))
             pause = interval if self.verdict(uuid) is not None else min(interval, 1.0)
             await asyncio.sleep(max(asked + pause - loop.time(), 0.05))
 
-    def _judge(self, uuid: str, healthy: bool) -> None:
-        if self._verdicts.get(uuid) is not healthy:
-            self._verdicts[uuid] = healthy
+    def _judge(self, uuid: str, verdict: bool | None, detail: str) -> None:
+        judged = _Health(verdict, detail)
+        if self._known.get(uuid) != judged:
+            self._known[uuid] = judged
             self._tell(uuid)
 
 
-def answers(host: str, port: int, path: str, seconds: float) -> bool:
-    """Whether a GET of the path is answered with 2xx or 3xx in time."""
-    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+def probe(host: str, port: int, path: str, limit: float, hidden: Sequence[str] = ()) -> Probe:
+    """Whether a GET of the path is answered with 2xx or 3xx in time, and what was answered.
+
+    Args:
+        limit: seconds.
+        hidden: values that are masked in the answer.
+    """
+    connection = http.client.HTTPConnection(host, port, timeout=limit)
     try:
         connection.request("GET", path, headers={"User-Agent": "pulumi-tutum-health", "Connection": "close"})
-        return 200 <= connection.getresponse().status < 400
-    except (OSError, http.client.HTTPException):
-        return False
+        answer = connection.getresponse()
+        if 200 <= answer.status < 400:
+            return Probe(True, f"answered {answer.status}")
+        body = probes.beginning_of(_body(answer), hidden)
+        return Probe(False, f"answered {answer.status}" + (f" '{body}'" if body else ""))
+    except TimeoutError:
+        return Probe(False, f"did not answer within {limit:g} seconds")
+    except http.client.RemoteDisconnected:
+        return Probe(False, "failed: the connection was closed without an answer")
+    except socket.gaierror:
+        return Probe(False, f"failed: the host {host} has no address")
+    except OSError as error:
+        return Probe(False, f"failed: {(error.strerror or type(error).__name__).lower()}")
+    except http.client.HTTPException:
+        return Probe(False, "was answered with something that is not HTTP")
     finally:
         with contextlib.suppress(OSError):
             connection.close()
@@ -112,6 +191,47 @@ def published_at(spec: ContainerSpec, inner: int) -> int | None:
     """The outer port of a container's inner tcp port; None: it is not published."""
     tcp = [p for p in spec.ports if p.protocol == "tcp" and p.inner_port == inner]
     return next((p.outer_port for p in tcp if p.outer_port), None)
+
+
+def _body(answer: http.client.HTTPResponse) -> str:
+    """The beginning of an answer's text; "" when it cannot be read."""
+    try:
+        return answer.read(_READ).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
+def engine_detail(health: Mapping[str, Any], test: Sequence[str], hidden: Sequence[str]) -> str:
+    """Why a Docker engine finds a container not healthy, in words; "" when its last probe was good.
+
+    Args:
+        health: `State.Health` of the engine's inspection.
+        test: `Config.Healthcheck.Test`.
+        hidden: values that are masked.
+    """
+    log = [entry for entry in health.get("Log") or () if isinstance(entry, Mapping)]
+    streak = int(health.get("FailingStreak") or 0)
+    if not log or not log[-1].get("ExitCode"):
+        return ""
+    last = log[-1]
+    failed = 0
+    for entry in reversed(log):
+        if not entry.get("ExitCode"):
+            break
+        failed += 1
+    # Failures in the start period are in the log and not in the streak; of a long streak the log has the end.
+    streak = max(streak, failed)
+    begin = _clock_time(str(log[-failed].get("Start", ""))) if streak == failed else None
+    command = " ".join(test[1:] if test and test[0].startswith("CMD") else test)
+    return probes.command_failure(
+        command, int(last["ExitCode"]), str(last.get("Output") or ""), hidden, streak, begin
+    )
+
+
+def _clock_time(stamp: str) -> float | None:
+    """Seconds since the epoch for a time of the engine's."""
+    found = seconds(stamp)
+    return float(found) if found else None
 
 
 def published_port_is_probed(definition: Mapping[str, Any], check: Mapping[str, Any]) -> bool:

@@ -62,6 +62,7 @@ from . import (
     Observed,
     Watcher,
 )
+from .probes import command_failure, hidden_values, http_failure
 
 #: What some well-known images bring along, by the last part of their repository.
 IMAGES: dict[str, ImageInfo] = {
@@ -258,7 +259,18 @@ _FLAGS = {
 class _Container:
     """One simulated container."""
 
-    __slots__ = ("behaviour", "check", "finished", "lines", "news", "restarts", "seen", "spec", "timer")
+    __slots__ = (
+        "behaviour",
+        "check",
+        "failing_since",
+        "finished",
+        "lines",
+        "news",
+        "restarts",
+        "seen",
+        "spec",
+        "timer",
+    )
 
     def __init__(self, spec: ContainerSpec, seen: Observed) -> None:
         self.spec = spec
@@ -267,9 +279,24 @@ class _Container:
         self.timer: Timer | None = None
         self.check: Timer | None = None  # the verdict of its health check
         self.restarts = seen.restarts
+        self.failing_since = 0.0  # since when its health check fails
         self.lines: deque[LogLine] | None = None
         self.news: set[asyncio.Event] | None = None
         self.finished = 0  # how many lines were ever written
+
+
+def _health_detail(container: _Container) -> str:
+    """What a failing health check of a simulated container would say."""
+    spec = container.spec
+    check = spec.healthcheck or {}
+    failures = int(check.get("retries", 3))
+    if "http" not in check:
+        # Of the HEALTHCHECK of a simulated image the command is not known.
+        command, hidden = check.get("command", ""), hidden_values(spec.environment)
+        return command_failure(command, 1, "unhealthy", hidden, failures, container.failing_since)
+    tcp = [port.inner_port for port in spec.ports if port.protocol == "tcp"]
+    port = check.get("port") or (tcp[0] if tcp else 80)
+    return http_failure(check["http"], port, "answered 503 'unhealthy'", failures, container.failing_since)
 
 
 class SimulatedBackend:
@@ -441,6 +468,8 @@ class SimulatedBackend:
         does = container.behaviour
         is_checked = _is_checked(container)
         healthy = not does.unhealthy if is_checked and not does.healthy_after else None
+        if healthy is False:
+            container.failing_since = self._clock.time()
         self._see(
             container,
             tell,
@@ -448,6 +477,7 @@ class SimulatedBackend:
             exit_code=None,
             reason="",
             healthy=healthy,
+            health_detail=_health_detail(container) if healthy is False else "",
             restarts=container.restarts,
             last_exit_code=container.seen.exit_code,
         )
@@ -464,7 +494,11 @@ class SimulatedBackend:
     def _judge(self, container: _Container) -> None:
         """The health check has its verdict."""
         container.check = None
-        self._see(container, healthy=not container.behaviour.unhealthy)
+        self._set_healthy(container, not container.behaviour.unhealthy)
+
+    def _set_healthy(self, container: _Container, healthy: bool) -> None:
+        container.failing_since = self._clock.time()
+        self._see(container, healthy=healthy, health_detail="" if healthy else _health_detail(container))
 
     def _schedule_exit(self, container: _Container) -> None:
         does = container.behaviour
@@ -491,16 +525,17 @@ class SimulatedBackend:
                 exit_code=code,
                 reason=reason,
                 healthy=None,
+                health_detail="",
                 restarts=container.restarts,
             )
             wait = min(_BACK_OFF * 2 ** min(container.restarts - 1, 20), _BACK_OFF_MAX)
             container.timer = self._clock.call_later(wait, self._run, container)
         else:
-            self._see(container, status=EXITED, exit_code=code, reason=reason, healthy=None)
+            self._see(container, status=EXITED, exit_code=code, reason=reason, healthy=None, health_detail="")
 
     def set_healthy(self, uuid: str, healthy: bool) -> None:
         """The health check's verdict changes (for tests)."""
-        self._see(self._of(uuid), healthy=healthy)
+        self._set_healthy(self._of(uuid), healthy)
 
     async def stop(self, uuid: str) -> Observed:
         container = self._containers.get(uuid)
@@ -512,7 +547,9 @@ class SimulatedBackend:
         self._still(container)
         if ran:
             self._log(container, "stderr", "Exited with code 143\n")
-            self._see(container, False, status=EXITED, exit_code=143, reason="", healthy=None)
+            self._see(
+                container, False, status=EXITED, exit_code=143, reason="", healthy=None, health_detail=""
+            )
         return container.seen
 
     async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:

@@ -70,6 +70,7 @@ from .engine import (
 from .health import HealthChecks, native_check, published_at, published_port_is_probed
 from .overlays import Ambiguous, Link, Place, place
 from .policy import Policy
+from .probes import hidden_values
 from .tasks import STOPPED, TAG, Task, Verdict
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -647,6 +648,7 @@ class SwarmBackend:
             exit_code=verdict.exit_code,
             reason=verdict.reason,
             healthy=None,
+            health_detail="",
             restarts=max(sum(1 for t in c.tasks if tasks.run_of(t) == c.run) - 1, 0),
         )
         if (task := verdict.task) is not None:
@@ -659,7 +661,7 @@ class SwarmBackend:
         check = spec.healthcheck if spec else None
         if check and "http" in check:
             self._probe(c, seen)
-            seen = dataclasses.replace(seen, healthy=self._health.verdict(c.uuid))
+            seen = self._with_health(c.uuid, seen)
         elif check and "command" in check and seen.status == RUNNING:
             # Until it is healthy its task is still starting.
             seen = dataclasses.replace(seen, healthy=True)
@@ -700,13 +702,26 @@ class SwarmBackend:
             self._health.forget(container.uuid)
             return
         port = inner if spec.network == "host" else published_at(spec, inner) or inner
-        self._health.watch(container.uuid, seen.backend_id, node.described.address, port, spec.healthcheck)
+        self._health.watch(
+            container.uuid,
+            seen.backend_id,
+            node.described.address,
+            port,
+            spec.healthcheck,
+            inner_port=inner,
+            hidden=hidden_values(spec.environment),
+        )
+
+    def _with_health(self, uuid: str, seen: Observed) -> Observed:
+        """An observation with what the HTTP check of its container has found."""
+        return dataclasses.replace(
+            seen, healthy=self._health.verdict(uuid), health_detail=self._health.detail(uuid)
+        )
 
     def _verdict_changed(self, uuid: str) -> None:
         container = self._containers.get(uuid)
         if container is not None:
-            healthy = self._health.verdict(uuid)
-            self._see(container, dataclasses.replace(container.seen, healthy=healthy), tell=True)
+            self._see(container, self._with_health(uuid, container.seen), tell=True)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         async def run() -> None:

@@ -290,8 +290,11 @@ def test_rolling_redeploy_stops_at_the_first_container_that_does_not_get_healthy
             reply = await plane.act(uuid, "redeploy")
             await plane.advance(10)
             assert plane.state(uuid) == "Partly running"
+            (why,) = [c["health_detail"] for c in plane.containers(uuid) if c["healthy"] is False]
+            assert why.startswith("GET / on port 80 answered 503 'unhealthy', 3 times in a row since ")
             assert plane.action(reply)["error"] == (
-                "web-1: is not healthy; web: 2 containers of the previous definition and 0 of the new one run"
+                f"web-1: is not healthy: {why}; "
+                "web: 2 containers of the previous definition and 0 of the new one run"
             )
             after = [c["uuid"] for c in plane.containers(uuid)]
             assert after[1:] == before[1:]
@@ -300,6 +303,7 @@ def test_rolling_redeploy_stops_at_the_first_container_that_does_not_get_healthy
             plane.backend.set_healthy(after[0], True)
             await plane.advance()
             assert plane.state(uuid) == "Running"
+            assert [c["health_detail"] for c in plane.containers(uuid)] == [None, None, None]
 
     run(test)
 

@@ -191,7 +191,9 @@ def test_an_image_that_says_unhealthy_fails() -> None:
         async with Plane() as plane:
             env = envvars(healthy_after="2", unhealthy="1")
             uuid, reply = await start(plane, 10, monitor_seconds=5, container_envvars=env)
-            assert plane.action(reply)["error"] == "web-1: is not healthy"
+            assert plane.action(reply)["error"].startswith(
+                "web-1: is not healthy: the command of its health check"
+            )
             assert plane.state(uuid) == "Partly running"
 
     run(test)

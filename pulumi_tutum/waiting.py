@@ -18,6 +18,7 @@ nothing.
 
 from __future__ import annotations
 
+import email.utils
 import random
 import re
 import threading
@@ -65,6 +66,9 @@ _SLICE = 0.25
 _READ_SECONDS = 10.0
 #: What the containers said is gathered for so long, for so many containers, and so many lines of each.
 _EXPLAIN_SECONDS, _EXPLAIN_CONTAINERS, _EXPLAIN_LINES, _LINE_LENGTH = 5.0, 5, 10, 400
+
+#: How the names of actions end (`Service Redeploy`) that deploy containers.
+_DEPLOYING = ("start", "scale", "redeploy")
 
 Verdict = Callable[[Detail], "bool | None"]
 
@@ -131,7 +135,7 @@ class Waiter:
         cancelled: Signal | None = None,
         service: Mapping[str, Any] | None = None,
         wanted: str = "",
-        action: str = "",
+        action: str | Sequence[str] = "",
     ) -> Detail:
         """Waits until `verdict` says so.
 
@@ -146,7 +150,8 @@ class Waiter:
             cancelled: once set, the wait ends at once.
             service: the detail object as the last answer showed it, if there is one: saves a read.
             wanted: what is waited for, in words, for messages: `running`.
-            action: URI of the action that was asked for (`Detail.action_uri`): its error explains a failure.
+            action: URI of the action that was asked for (`Detail.action_uri`), or of several, in their order:
+                see `explain`.
 
         Returns:
             the service for which the verdict was True.
@@ -281,7 +286,7 @@ class _Course:
         progress: Callable[[str], None] | None,
         cancelled: Signal | None,
         wanted: str,
-        action: str,
+        action: str | Sequence[str],
     ) -> None:
         self._client = client
         self._wait = wait
@@ -497,32 +502,35 @@ def explain(
     client: Client,
     service: Mapping[str, Any],
     *,
-    action: str = "",
+    action: str | Sequence[str] = "",
     cancelled: Signal | None = None,
     seconds: float = _EXPLAIN_SECONDS,
 ) -> list[str]:
     """Why a service is not running, in lines for the user.
 
-    First the error of the action, then each container that does not run: its name, state, exit code,
-    reason and last log lines. Environment values (of 4 or more characters) of the service and of those it
-    links to are masked. Takes at most `seconds`, and ends at once when interrupted; what could not be
-    learnt in that time is left out.
+    First the error of the action, then each container of the present deployment that does not run or is not
+    healthy: its name, state, exit code, reason and last log lines; those that have failed come first. Records
+    of containers that earlier deployments left behind are not mentioned. Environment values (of 4 or more
+    characters) of the service and of those it links to are masked. Takes at most `seconds`, and ends at once
+    when interrupted; what could not be learnt in that time is left out.
 
     Args:
         service: its detail object.
-        action: URI of the action that failed, if it is known; else the newest failed one of the service is
-        looked up.
+        action: URI of the action that was asked for, or of several, in their order: the error of the first
+            one that failed is shown. Without any, the newest action that deploys containers is looked up.
     """
     limits: Limits = {"deadline": time.monotonic() + seconds, "cancelled": cancelled}
-    lines: list[str] = []
-    found = _together(
-        [lambda: _action_error(client, service, action, limits), lambda: _failing(client, service, limits)],
+    asked = [action] if isinstance(action, str) else list(action)
+    found, listed = _together(
+        [
+            lambda: _actions(client, service, [uri for uri in asked if uri], limits),
+            lambda: list(client.list_containers(service["uuid"], **limits)),
+        ],
         limits,
     )
-    said, failing = found
-    if said:
-        lines.append(said)
-    containers: list[dict[str, Any]] = failing or []
+    actions: list[Mapping[str, Any]] = found or []
+    said = _action_error(actions)
+    containers = _failing(_of_deployment(listed or [], actions), said)
     shown = containers[:_EXPLAIN_CONTAINERS]
     reports = _together(
         [
@@ -532,6 +540,7 @@ def explain(
         limits,
     )
     hidden = reports[0]
+    lines = [said] if said else []
     for container, report in zip(shown, reports[1:], strict=True):
         detail, log = report if report is not None else (container, [])
         lines.append(_sentence(detail))
@@ -541,36 +550,100 @@ def explain(
             lines += [
                 f"  {detail.get('name', '')} | {schema.masked(text, values)[:_LINE_LENGTH]}" for text in log
             ]
-    if len(containers) > len(shown):
-        lines.append(f"and {len(containers) - len(shown)} more containers that do not run")
+    lines += _others(containers[len(shown) :])
     own = schema.secret_values({"container_envvars": service.get("container_envvars")})
     return [schema.masked(line, hidden or own) for line in lines]
 
 
-def _action_error(client: Client, service: Mapping[str, Any], action: str, limits: Limits) -> str:
-    """What the failed action says (`error`, an extension of ours)."""
-    if action:
-        found: Mapping[str, Any] = client.get_action(action, **limits)
-    else:
-        actions = [a for a in client.list_actions(f"/api/v1/service/{service['uuid']}/", **limits)]
-        if not actions:
-            return ""
-        found = actions[-1]
-    text = found.get("error")
-    if found.get("state") != "Failed" or not isinstance(text, str) or not text.strip():
-        return ""
-    return f"{found.get('action') or 'the action'} failed: {' '.join(text.split())}"
+def _actions(
+    client: Client, service: Mapping[str, Any], uris: Sequence[str], limits: Limits
+) -> list[Mapping[str, Any]]:
+    """The actions of the present deployment, in their order."""
+    if uris:
+        return [{"resource_uri": uri, **client.get_action(uri, **limits)} for uri in uris]
+    listed = client.list_actions(f"/api/v1/service/{service['uuid']}/", **limits)
+    deploying = [a for a in listed if str(a.get("action", "")).lower().endswith(_DEPLOYING)]
+    return list(deploying[-1:])
 
 
-def _failing(client: Client, service: Mapping[str, Any], limits: Limits) -> list[dict[str, Any]]:
-    """Containers of the service that do not run, in list shape; of several with one name the newest."""
-    newest = {c.get("name") or c["uuid"]: c for c in client.list_containers(service["uuid"], **limits)}
-    return [
-        container
-        for container in newest.values()
-        if container.get("state") not in (lifecycle.RUNNING, *lifecycle.ENDING)
-        or (container.get("state") in lifecycle.ENDING and container.get("exit_code"))
-    ]
+def _action_error(actions: Sequence[Mapping[str, Any]]) -> str:
+    """What the first failed action says (`error`, an extension of ours); later failures follow from it."""
+    for action in actions:
+        text = action.get("error")
+        if action.get("state") == "Failed" and isinstance(text, str) and text.strip():
+            return f"{action.get('action') or 'the action'} failed: {' '.join(text.split())}"
+    return ""
+
+
+def _of_deployment(
+    containers: Sequence[Mapping[str, Any]], actions: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The containers (in order of creation) without what earlier deployments left behind.
+
+    A terminated container belongs to the present deployment when one of its actions has deployed it
+    (`deployed_by`, an extension of ours) or, where a server does not tell, when it ended after they began;
+    and when no later container has its name.
+    """
+    newest = {container.get("name"): container for container in containers}
+    uris = {str(action.get("resource_uri")) for action in actions}
+    starts = [_seconds_of(action.get("start_date")) for action in actions]
+    began = min((start for start in starts if start is not None), default=None)
+
+    def belongs(container: Mapping[str, Any]) -> bool:
+        if container.get("state") != lifecycle.TERMINATED:
+            return True
+        if newest[container.get("name")] is not container:
+            return False
+        deployed_by = container.get("deployed_by")
+        if actions and isinstance(deployed_by, str):
+            return deployed_by in uris
+        ended = _seconds_of(container.get("destroyed_datetime"))
+        return began is None or ended is None or ended >= began
+
+    return [container for container in containers if belongs(container)]
+
+
+def _seconds_of(date: Any) -> float | None:
+    """Seconds since the epoch for a date of the API's; None for anything else."""
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def _failing(containers: Sequence[Mapping[str, Any]], said: str) -> list[Mapping[str, Any]]:
+    """The containers that failed, then those that are not healthy, then others that do not run.
+
+    Args:
+        said: what was said already; a terminated container whose reason is in it is left out.
+    """
+    failed: list[Mapping[str, Any]] = []
+    unhealthy: list[Mapping[str, Any]] = []
+    others: list[Mapping[str, Any]] = []
+    for container in containers:
+        state, code, reason = (container.get(key) for key in ("state", "exit_code", "exit_code_msg"))
+        never_ran = code is None and isinstance(reason, str) and bool(reason.strip())
+        if state == lifecycle.RUNNING:
+            if container.get("healthy") is False or container.get("health_detail"):
+                unhealthy.append(container)
+        elif state in lifecycle.ENDING:
+            if code or (never_ran and str(reason) not in said):
+                failed.append(container)
+        else:
+            (failed if code or never_ran else others).append(container)
+    return [*failed, *unhealthy, *others]
+
+
+def _others(containers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The containers for which there was no room."""
+    number = len(containers)
+    if not number:
+        return []
+    runs = all(container.get("state") == lifecycle.RUNNING for container in containers)
+    verb = "are not healthy" if runs else "do not run"
+    if number == 1:
+        verb = "is not healthy" if runs else "does not run"
+    return [f"and {number} more {'container' if number == 1 else 'containers'} that {verb}"]
 
 
 def _report(
@@ -597,6 +670,9 @@ def _sentence(container: Mapping[str, Any]) -> str:
     if isinstance(code, int):
         parts.append(f"exit code {code}")
     text = ", ".join(parts)
+    detail = container.get("health_detail")
+    if container.get("state") == lifecycle.RUNNING and (detail or container.get("healthy") is False):
+        text += ", not healthy" + (f": {detail}" if isinstance(detail, str) and detail else "")
     if isinstance(reason, str) and reason.strip():
         # Tutum's own texts begin with the code once more: `Exit code 1 (General error)`.
         said = re.sub(r"^Exit code -?\d+ \((.*)\)$", r"\1", " ".join(reason.split()))

@@ -499,3 +499,94 @@ def test_an_explanation_takes_no_longer_than_it_may(plane: Plane, client: Client
     # Would take a minute otherwise, and the test's own limit with it.
     assert explain(client, found, seconds=0.3) == []
     over.set()
+
+
+# -- which containers ------------------------------------------------------------------------------
+
+
+def listed(number: int, **attributes: Any) -> dict[str, Any]:
+    """A container in list shape; each number is one more."""
+    uuid = f"{CONTAINER[:-2]}{number:02d}"
+    return {
+        "uuid": uuid,
+        "resource_uri": f"/api/v1/container/{uuid}/",
+        "name": f"web-{number}",
+        "service": URI,
+        "state": "Running",
+        "exit_code": None,
+        "exit_code_msg": None,
+        **attributes,
+    }
+
+
+NOON, LATER = "Mon, 1 Jan 2024 12:00:00 +0000", "Mon, 1 Jan 2024 12:00:09 +0000"
+FIRST, SECOND = "/api/v1/action/11111111-aaaa/", "/api/v1/action/22222222-bbbb/"
+
+
+def shown(plane: Plane, client: Client, containers: Sequence[Any], **action: Any) -> list[str]:
+    """The first line about each container that a failure mentions, and what it says of the rest."""
+    found = failing(plane, [])
+    for container in containers:
+        plane.answers[container["resource_uri"]] = container
+    plane.answers["/api/v1/container/"] = page(list(containers))
+    plane.answers["/api/v1/action/"] = page(
+        [{"resource_uri": SECOND, "object": URI, "action": "Service Start", "state": "Failed", **action}]
+    )
+    return explain(client, found)
+
+
+def test_containers_of_earlier_failures_are_not_mentioned(plane: Plane, client: Client) -> None:
+    gone = {"state": "Terminated", "exit_code": 1, "exit_code_msg": "Exit code 1 (General error)"}
+    earlier = [listed(n, **gone, destroyed_datetime=NOON, deployed_by=FIRST) for n in range(11)]
+    now = listed(20, **gone, destroyed_datetime=LATER, deployed_by=SECOND)
+    assert shown(plane, client, [*earlier, now], start_date=NOON) == [
+        "container web-20: Terminated, exit code 1 (General error)"
+    ]
+    # Another server does not tell which action deployed a container; the times tell then.
+    for container in [*earlier, now]:
+        del container["deployed_by"]
+    assert shown(plane, client, [*earlier, now], start_date=LATER) == [
+        "container web-20: Terminated, exit code 1 (General error)"
+    ]
+
+
+def test_of_containers_with_one_name_the_last_one_counts(plane: Plane, client: Client) -> None:
+    gone = {"state": "Terminated", "exit_code": 1, "name": "web-1"}
+    assert shown(plane, client, [listed(1, **gone), listed(2, **gone), listed(3, name="web-1")]) == []
+
+
+def test_those_that_failed_come_first_then_those_that_are_not_healthy(plane: Plane, client: Client) -> None:
+    sick = "GET /health on port 80 answered 503 'maintenance', 3 times in a row since 12:00:05 UTC"
+    containers = [
+        listed(1, state="Starting"),
+        listed(2, healthy=False, health_detail=sick),
+        listed(3, healthy=True, health_detail=None),
+        listed(4, state="Stopped", exit_code=0, exit_code_msg="Exit code 0 (Success)"),
+        listed(5, state="Stopped", exit_code=3, exit_code_msg="Exit code 3 (General error)"),
+        listed(6, state="Terminated", exit_code_msg="port is already allocated"),
+    ]
+    assert shown(plane, client, containers) == [
+        "container web-5: Stopped, exit code 3 (General error)",
+        "container web-6: Terminated (port is already allocated)",
+        f"container web-2: Running, not healthy: {sick}",
+        "container web-1: Starting",
+        "container web-4: Stopped, exit code 0 (Success)",
+    ]
+
+
+def test_what_the_action_said_is_not_said_again(plane: Plane, client: Client) -> None:
+    container = listed(1, state="Terminated", exit_code_msg="No such image: acme/web:2")
+    error = "web-1: No such image: acme/web:2"
+    assert shown(plane, client, [container], error=error) == [f"Service Start failed: {error}"]
+
+
+def test_of_several_actions_the_first_that_failed_is_told(plane: Plane, client: Client) -> None:
+    found = failing(plane, [])
+    plane.answers["/api/v1/container/"] = page([])
+    uris = [f"/api/v1/action/{n}4444444-5555-4666-8777-888888888888/" for n in range(3)]
+    for uri, name, error in zip(
+        uris, ("Start", "Redeploy", "Scale"), (None, "no such image", "2"), strict=True
+    ):
+        state = "Failed" if error else "Success"
+        plane.answers[uri] = {"state": state, "action": f"Service {name}", "error": error}
+    assert explain(client, found, action=uris) == ["Service Redeploy failed: no such image"]

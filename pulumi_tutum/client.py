@@ -376,12 +376,19 @@ class Client:
         return self._object("action", uri, limits)
 
     def list_actions(
-        self, object_uri: str | None = None, **limits: Unpack[Limits]
+        self, object_uri: str | None = None, state: str | None = None, **limits: Unpack[Limits]
     ) -> Iterator[dict[str, Any]]:
-        """Actions, of one object if its resource URI is given."""
-        for action in self._list("action", {"object": object_uri}, limits):
-            if object_uri is None or _same_object(action.get("object"), object_uri):
+        """Actions, of one object if its resource URI is given, and in one state if that is given."""
+        for action in self._list("action", {"object": object_uri, "state": state}, limits):
+            if (object_uri is None or _same_object(action.get("object"), object_uri)) and (
+                state is None or action.get("state") == state
+            ):
                 yield action
+
+    def cancel_action(self, uri: str, **limits: Unpack[Limits]) -> Detail:
+        """Cancels an action that waits or is under way. Raises BadRequest when it cannot be cancelled."""
+        path = f"/api/v1/action/{_uuid(uri, 'action')}/cancel/"
+        return self._detail("POST", path, _limits(**limits))
 
     def list_nodes(self, **limits: Unpack[Limits]) -> Iterator[dict[str, Any]]:
         """Nodes, in list shape."""

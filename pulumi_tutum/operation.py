@@ -7,6 +7,7 @@ and rolling back are all this one function, begun with a service in another stat
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,9 +17,11 @@ from . import config, desired, host, lifecycle, outputs, schema
 from .client import Client, Detail
 from .errors import (
     ApiError,
+    BadRequest,
     Cancelled,
     Conflict,
     Gone,
+    NotAllowed,
     NotFound,
     RateLimited,
     ServerError,
@@ -28,6 +31,9 @@ from .errors import (
 from .waiting import Waiter, explain
 
 __all__ = ["Operation", "Session"]
+
+#: States in which a service cannot be terminated, and whose action can be cancelled.
+_CANCELLED_FIRST = frozenset({lifecycle.STARTING, lifecycle.SCALING, lifecycle.REDEPLOYING})
 
 #: Between two attempts of an action whose first answer never came, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -128,7 +134,7 @@ class Operation:
         self.session = session
         self.call = call
         self.service: Detail | None = None
-        self._action_uri = ""
+        self._actions: list[str] = []
         own = inputs.get("timeout_seconds")
         self._seconds = call.timeout_seconds or (float(own) if isinstance(own, (int, float)) else None)
         self.deadline = 0.0
@@ -302,7 +308,8 @@ class Operation:
                 raise
             self._pause(attempt, error)
             return False
-        self._action_uri = self.seen.action_uri
+        if self.seen.action_uri:
+            self._actions.append(self.seen.action_uri)
         return True
 
     def _pause(self, attempt: int, error: Exception) -> None:
@@ -341,15 +348,17 @@ class Operation:
             found = ", ".join([*_deviations(now, inputs), *desired.faults(now, inputs)])
             raise UnexpectedState(f"{self.title()} runs, but {found}", now, error.reasons) from None
 
-    def await_state(self, verdict: Callable[[Detail], bool | None], wanted: str) -> None:
-        """Waits for a verdict on the service; see `Waiter.wait` for how it ends."""
+    def await_state(
+        self, verdict: Callable[[Detail], bool | None], wanted: str, *, quiet: bool = False
+    ) -> None:
+        """Waits for a verdict on the service; see `Waiter.wait` for how it ends. `quiet`: no progress."""
         self.service = self.session.waiter.wait(
             self.uuid,
             verdict=verdict,
-            progress=self.call.progress,
+            progress=None if quiet else self.call.progress,
             service=self.service,
             wanted=wanted,
-            action=self._action_uri,
+            action=self._actions,
             **self.limits,
         )
 
@@ -358,26 +367,49 @@ class Operation:
     def terminate(self, uuid: str) -> None:
         """Terminates the service and waits for its end; returns at once when it is over already.
 
+        The API refuses to terminate a service that is Starting, Scaling or Redeploying. The action behind
+        that is cancelled first, since a service that hangs there would hold up its end.
+
         Raises:
             TutumError: it still lives, and why.
         """
         attempts = 0
         while True:
+            attempts += 1
             try:
                 self.read(uuid)
-                state = self.seen["state"]
+                state = str(self.seen["state"])
                 if state == lifecycle.TERMINATED:
                     return
                 if state in lifecycle.TRANSITIONAL:
-                    self.await_state(lambda s: s["state"] not in lifecycle.TRANSITIONAL or None, "terminated")
-                    if self.seen["state"] == lifecycle.TERMINATED:
-                        return
-                attempts += 1
+                    if state in _CANCELLED_FIRST and not self._cancel_actions(attempts):
+                        continue
+                    self.await_state(_has_left(state), "terminated", quiet=True)
+                    continue
                 if self._act("terminate", attempts):
                     self.await_state(lambda s: s["state"] == lifecycle.TERMINATED or None, "terminated")
                     return
             except NotFound:
                 return
+
+    def _cancel_actions(self, attempt: int) -> bool:
+        """Cancels what is under way, and what waits behind it. False: no certain answer came; look again.
+
+        An action that has ended meanwhile, or that the server does not cancel, is left alone.
+        """
+        client, uri = self.session.client, f"/api/v1/service/{self.uuid}/"
+        try:
+            for state in ("Pending", "In progress"):
+                for action in list(client.list_actions(uri, state, **self.limits)):
+                    if action.get("can_be_canceled") is False:
+                        continue
+                    self.call.progress(f"cancelling {action.get('action') or 'the action under way'}")
+                    with contextlib.suppress(BadRequest, NotFound, NotAllowed):
+                        client.cancel_action(str(action["resource_uri"]), **self.limits)
+        except (TransportError, ServerError, RateLimited) as error:
+            self._pause(attempt, error)
+            return False
+        return True
 
     # -- looking at the result ---------------------------------------------------------------------------
 
@@ -407,20 +439,25 @@ class Operation:
         found += desired.faults(self.seen, inputs, proof)
         if found:
             reasons = explain(
-                self.session.client, self.seen, action=self._action_uri, cancelled=self.call.cancelled
+                self.session.client, self.seen, action=self._actions, cancelled=self.call.cancelled
             )
             raise UnexpectedState(f"{self.title()}: {', '.join(found)}", self.service, reasons)
 
     def _has_failed(self) -> bool:
         """Whether the action that this operation asked for has failed."""
-        if not self._action_uri:
+        if not self._actions:
             return False
-        action = self.session.client.get_action(self._action_uri, **self.limits)
+        action = self.session.client.get_action(self._actions[-1], **self.limits)
         return bool(action.get("state") == "Failed")
 
     def _may_have_finished(self, inputs: Mapping[str, Any], began: bool) -> bool:
         """Whether this operation has begun what may be a job, and which seems to have ended."""
         return began and desired.may_finish(inputs) and self.seen["state"] != lifecycle.RUNNING
+
+
+def _has_left(state: str) -> Callable[[Detail], bool | None]:
+    """The verdict of a wait for a service to be in another state."""
+    return lambda service: service["state"] != state or None
 
 
 def _deviations(service: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:

@@ -131,6 +131,7 @@ class Call:
     def __init__(self, request: Any = None, context: Any = None) -> None:
         self._request = request
         self._context = context
+        self._is_over = threading.Event()
 
     def _field(self, name: str) -> Any:
         """A field of the request; None when it has none of this name, or it was not sent."""
@@ -213,15 +214,29 @@ class Call:
         """Shows a passing status on the resource's row. Returns at once, and never raises."""
         if self.urn is not None:
             with _guard("status line"):
-                _status_lines().show(self.urn, text, self.cancelled)
+                _status_lines().show(self.urn, text, (self.cancelled, self._is_over))
+
+    def end_progress(self) -> None:
+        """Takes the status off the resource's row. To be called before the call returns: the row keeps the
+        last text, also when the resource is done."""
+        self._is_over.set()
+        if self.urn is not None and _lines is not None:
+            with _guard("status line"):
+                _lines.clear(self.urn)
 
     def warn(self, text: str) -> None:
-        """Puts a lasting warning under the resource's name; to standard error where that cannot be."""
+        """Puts a lasting warning under the resource's name; to standard error where that cannot be.
+
+        The engine calls check and diff of a resource more than once in a run; the same warning is given once.
+        """
         if self.urn is not None:
             with _guard("warning"):
                 from pulumi.runtime.proto import engine_pb2
 
-                _log(engine_pb2.WARNING, text, self.urn, ephemeral=False)
+                with _warning:
+                    if (self.urn, text) not in _warned:
+                        _log(engine_pb2.WARNING, text, self.urn, ephemeral=False)
+                        _warned.add((self.urn, text))
                 return
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
@@ -350,6 +365,8 @@ _run = uuid.uuid4().hex
 _dropped = threading.Event()  # the engine gave up a call that we were serving
 _waits: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 _endings: list[Callable[[], object]] = []
+_warning = threading.Lock()
+_warned: set[tuple[str, str]] = set()  # (URN, text) of what the engine was given
 
 
 def _is_set(variable: str) -> bool:
@@ -538,17 +555,27 @@ class _StatusLines:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: dict[str, tuple[str, threading.Event]] = {}
+        self._sending = threading.Lock()
+        self._waiting: dict[str, tuple[str, Sequence[threading.Event]]] = {}
         self._shown: dict[str, str] = {}
         self._watched = _watched()
         if self._watched:
             threading.Thread(target=self._run, name="tutum-status", daemon=True).start()
 
-    def show(self, urn: str, text: str, over: threading.Event) -> None:
+    def show(self, urn: str, text: str, ends: Sequence[threading.Event]) -> None:
+        """Shows a text soon, unless one of the events is set by then."""
         if self._watched:
             with self._changed:
-                self._waiting[urn] = (text, over)
+                self._waiting[urn] = (text, ends)
                 self._changed.notify()
+
+    def clear(self, urn: str) -> None:
+        """Replaces what is shown of a resource by nothing, at once."""
+        from pulumi.runtime.proto import engine_pb2
+
+        with self._sending:
+            if self._shown.pop(urn, ""):
+                _log(engine_pb2.INFO, "", urn, ephemeral=True)
 
     def _run(self) -> None:
         from pulumi.runtime.proto import engine_pb2
@@ -557,10 +584,10 @@ class _StatusLines:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 lines, self._waiting = self._waiting, {}
-            for urn, (text, over) in lines.items():
-                # A line after the call's end would overwrite its result.
-                if self._shown.get(urn) != text and not over.is_set():
-                    with _guard("status line"):
+            for urn, (text, ends) in lines.items():
+                with self._sending, _guard("status line"):
+                    # A line after the call's end would overwrite its result.
+                    if self._shown.get(urn) != text and not any(end.is_set() for end in ends):
                         _log(engine_pb2.INFO, text, urn, ephemeral=True)
                         self._shown[urn] = text
             time.sleep(_STATUS_SECONDS)

@@ -390,6 +390,10 @@ class Client:
         path = f"/api/v1/action/{_uuid(uri, 'action')}/cancel/"
         return self._detail("POST", path, _limits(**limits))
 
+    def list_volume_groups(self, service: str, **limits: Unpack[Limits]) -> Iterator[dict[str, Any]]:
+        """The groups of a service's own volumes, one for each path; not those that it mounts of others."""
+        yield from self._list("volumegroup", {"services": _uuid(service, "service")}, limits)
+
     def list_nodes(self, **limits: Unpack[Limits]) -> Iterator[dict[str, Any]]:
         """Nodes, in list shape."""
         yield from self._list("node", {}, limits)

@@ -20,10 +20,15 @@ from . import lifecycle, schema
 from .errors import Problem
 from .lifecycle import NOT_RUNNING, PARTLY_RUNNING, RUNNING, STOPPED
 
-#: Hidden inputs. Keys that begin with two underscores are neither shown by the engine nor compared by us.
+#: Hidden inputs. Keys that begin with two underscores are not compared by us. The engine shows them only
+#: when they are added, changed or taken away.
 URN = "__urn"  # the resource's URN, from the constructor, where the host cannot tell it
-DELETE_FIRST = "__delete_before_replace"  # that resource option, from the constructor, where it is given
-NAME_IS_AUTOMATIC = "__automatic_name"  # True when the program gave no name
+DELETE_FIRST = (
+    "__delete_before_replace"  # that resource option, from the constructor; kept by old states only
+)
+#: True when the program gave no name and the service was adopted, so that the name does not look like an
+#: automatic one. States of earlier releases have it for each automatic name.
+NAME_IS_AUTOMATIC = "__automatic_name"
 #: Key of the dict {UNSUPPORTED: type name} that the constructor puts where Pulumi cannot carry a value.
 UNSUPPORTED = "__unsupported"
 #: Hidden output, there when the last operation failed, so that a job counts as not run: BUT_WAS_GOOD when the
@@ -196,6 +201,12 @@ def automatic_name(urn: str, key: str) -> str:
     return f"{stem or 'service'}-{key[:_SUFFIX_LENGTH]}"
 
 
+def has_automatic_name(inputs: Mapping[str, Any]) -> bool:
+    """Whether checked inputs have a name that the program did not give, as far as they tell."""
+    looks_automatic = re.fullmatch(rf".+-[0-9a-f]{{{_SUFFIX_LENGTH}}}", str(inputs.get("name")))
+    return bool(inputs.get(NAME_IS_AUTOMATIC) or looks_automatic)
+
+
 # -- diff ----------------------------------------------------------------------------------------------------
 
 
@@ -271,15 +282,16 @@ def _is_exclusive(inputs: Mapping[str, Any]) -> bool:
     )
 
 
-def has_volumes(service: Mapping[str, Any]) -> bool:
-    """Whether its bindings give a service volumes of its own, which end with it."""
+def volume_paths(service: Mapping[str, Any]) -> list[str]:
+    """Where its bindings mount volumes of the service's own, which end with it."""
     entries = service.get("bindings")
-    return isinstance(entries, list) and any(
-        isinstance(e, Mapping)
-        and e.get("container_path")
-        and not (e.get("host_path") or e.get("volumes_from"))
-        for e in entries
-    )
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, Mapping) and not (entry.get("host_path") or entry.get("volumes_from")):
+            path = entry.get("container_path")
+            if isinstance(path, str) and path:
+                found.append(path)
+    return found
 
 
 # -- update --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -32,8 +32,10 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
-from . import config, desired, host, lifecycle, outputs, schema
+from . import config, consequences, desired, host, lifecycle, outputs, schema
+from .client import Limits
 from .errors import (
+    AuthError,
     Cancelled,
     ConfigError,
     Conflict,
@@ -46,6 +48,7 @@ from .errors import (
     WaitError,
 )
 from .operation import Operation, Session
+from .waiting import explain
 
 __all__ = ["CONFIG", "EXPLICIT", "ServiceProvider"]
 
@@ -80,6 +83,14 @@ class _Existing:
     name: str
     id: str = ""
     delete_first: bool = False
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _marks(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The hidden inputs that stay for the life of a resource: the engine shows it when one comes or goes."""
+    names = (desired.NAME_IS_AUTOMATIC, desired.DELETE_FIRST)
+    return {name: inputs[name] for name in names if name in inputs}
 
 
 class ServiceProvider(ResourceProvider):
@@ -113,39 +124,47 @@ class ServiceProvider(ResourceProvider):
         inputs = desired.normal(news)
         found = state.window_problems(inputs)
         found += state.refused(desired.questionable(olds, inputs))
-        inputs |= {name: news[name] for name in (desired.URN, desired.DELETE_FIRST) if name in news}
+        state.warn_of_wrong_credentials(call)
+        if desired.URN in news:
+            inputs[desired.URN] = news[desired.URN]
         urn = call.urn or news.get(desired.URN)
+        found += state.claim_name(urn, news.get("name"))
         existing = state.existing.get(urn)
+        marks = _marks(olds) or (existing.marks if existing else {})
         if desired.visible(olds):
             existing = None
-            state.existing[urn] = _Existing(str(olds.get("name", "")))
+            state.existing[urn] = _Existing(str(olds.get("name", "")), marks=marks)
         elif existing:
             inputs.pop("adopt", None)  # that was for the first of this name
+            if existing.id:
+                state.warn_of_lost_volumes(call, existing.id, existing.outputs, "the replacement of")
         elif "adopt" in inputs and not schema.is_unknown(inputs["adopt"]):
             found += self._announce_adoption(call, inputs)
         if urn and not desired.visible(olds):
-            state.keys[urn] = self._create_key(urn, existing, inputs)
+            delete_first = news.get(desired.DELETE_FIRST, existing.delete_first if existing else None)
+            state.keys[urn] = self._create_key(urn, existing, delete_first=bool(delete_first))
+        state.names_given[urn] = news.get("name") is not None
         self._fill_in_name(urn, olds, inputs)
+        inputs |= marks
         return CheckResult(inputs, [CheckFailure("", str(problem)) for problem in found])
 
     def _fill_in_name(self, urn: str | None, olds: Mapping[str, Any], inputs: dict[str, Any]) -> None:
         """Where the program gives no name: the one that the resource has had, else an automatic one."""
         if inputs.get("name") is not None:
             return
-        if desired.visible(olds) and (olds.get(desired.NAME_IS_AUTOMATIC) or olds.get("name") is None):
+        if desired.visible(olds) and (desired.has_automatic_name(olds) or olds.get("name") is None):
             name = olds.get("name")
         elif "adopt" in inputs and not desired.visible(olds):
             return  # it stays the adopted one's, which nobody could tell us
         elif urn:
-            key = self._state().keys.get(urn) or self._create_key(urn, None, inputs)
+            key = self._state().keys.get(urn) or self._create_key(urn, None)
             name = desired.automatic_name(urn, key)
         else:
             return  # the API has a default of its own
         if name is not None:
             inputs["name"] = name
-            inputs[desired.NAME_IS_AUTOMATIC] = True
 
-    def _create_key(self, urn: str, existing: _Existing | None, inputs: Mapping[str, Any]) -> str:
+    def _create_key(self, urn: str, existing: _Existing | None, *, delete_first: bool = False) -> str:
         """The key under which the resource's service is made once; see `desired.create_key`.
 
         A replacement that is made while the old service still lives needs a key (and with it a name) of its
@@ -154,7 +173,7 @@ class ServiceProvider(ResourceProvider):
         service then even if that has been deleted. So what counts is whether it still lives.
         """
         namespace = self._state().session.namespace
-        if existing is None or inputs.get(desired.DELETE_FIRST, existing.delete_first):
+        if existing is None or delete_first:
             return desired.create_key(urn, namespace)
         old = self._living(existing)
         return desired.create_key(urn, namespace, old)
@@ -208,16 +227,19 @@ class ServiceProvider(ResourceProvider):
         desired.ignore(news, call.ignore_changes, olds)
         changed = desired.changes(olds, news)
         replaces = desired.replaced(changed)
-        delete_first = desired.cannot_stand_side_by_side(olds, news)
         state.taken_over.discard(id_)
         urn = call.urn or news.get(desired.URN)
+        name_is_given = state.names_given.get(urn, not desired.has_automatic_name(news))
+        delete_first = desired.cannot_stand_side_by_side(
+            olds, {**news, desired.NAME_IS_AUTOMATIC: not name_is_given}
+        )
         if urn:
-            state.existing[urn] = _Existing(str(olds.get("name", "")), id_, delete_first)
-        if replaces and desired.has_volumes(olds) and call.preview is not False:
-            call.warn(
-                f"a change of {' and '.join(replaces)} replaces service {olds.get('name')!r}: "
-                "the volumes of the old one, and the data in them, are destroyed"
-            )
+            marks = _marks(call.old_inputs or news)
+            state.existing[urn] = _Existing(str(olds.get("name", "")), id_, delete_first, olds, marks)
+        if replaces:
+            state.warn_of_lost_volumes(call, id_, olds, f"a change of {' and '.join(replaces)} replaces")
+        elif consequences.changes_link_variables(olds, news, changed):
+            state.warn_of_old_variables(call, id_, olds)
         faults = desired.faults(olds, news) if "state" in olds else []
         if olds.get(desired.FAILED):
             faults.insert(0, "its last operation failed")
@@ -228,7 +250,11 @@ class ServiceProvider(ResourceProvider):
         elif changes and before is not None:
             # The inputs are the same, so the engine has no difference to show.
             found = [f"its {name} is not what was declared" for name in changed] + faults
-            call.warn(f"service {olds.get('name')!r} is repaired by an update: {', '.join(found)}")
+            why = state.explain(id_) if faults and id_ not in state.explained else []
+            text = f"service {olds.get('name')!r} is repaired by an update: {', '.join(found)}"
+            call.warn("\n  ".join([text, *why]))
+        if changes is False and "state" in olds:
+            state.warn_if_it_died(call, id_, news)
         return DiffResult(changes, replaces, delete_before_replace=delete_first)
 
     # -- create ------------------------------------------------------------------------------------------
@@ -258,6 +284,8 @@ class ServiceProvider(ResourceProvider):
             if key and failure.kept:
                 state.close_at_end(key)
             raise
+        finally:
+            call.end_progress()
         if key and not call.dropped:
             state.close_at_end(key)
         return CreateResult(outs["uuid"], outs)
@@ -281,7 +309,10 @@ class ServiceProvider(ResourceProvider):
             return operation.reach(inputs, in_place, again=failed_before)
 
         was_good = olds.get(desired.FAILED) in (None, desired.BUT_WAS_GOOD)
-        outs = _carry_out(call, state.session, inputs, work, last_good=last_good if was_good else None)
+        try:
+            outs = _carry_out(call, state.session, inputs, work, last_good=last_good if was_good else None)
+        finally:
+            call.end_progress()
         return UpdateResult(outs)
 
     # -- read --------------------------------------------------------------------------------------------
@@ -323,11 +354,13 @@ class ServiceProvider(ResourceProvider):
         # Where the host does not tell the inputs they stay, and the next diff goes by the outputs.
         inputs = outputs.inputs_after_read(before, found) if before else None
         if faults and call.urn:  # elsewhere it would fail the whole refresh
+            self._state().explained.add(str(service["uuid"]))
             call.fail(
                 f"service {service['name']!r} ({service['uuid']}): {', '.join(faults)}",
                 id=service["uuid"],
                 properties=outs,
                 inputs=inputs,
+                reasons=explain(session.client, service, cancelled=call.cancelled),
             )
         return ReadResult(service["uuid"], outs, inputs)
 
@@ -343,11 +376,14 @@ class ServiceProvider(ResourceProvider):
             # So it is when a program hands a service from one resource to another by `adopt`. To delete it
             # now would leave the resource without any.
             return
+        state.warn_of_lost_volumes(call, id_, props, "the termination of")
         try:
             operation = Operation(state.session, call, props)
             operation.terminate(id_)
         except TutumError as error:
             trouble = error
+        finally:
+            call.end_progress()
         if trouble is not None:
             call.fail(str(trouble), reasons=_reasons(trouble))
         existing = state.existing.get(call.urn)
@@ -373,7 +409,9 @@ class _HostState:
         keys: URN -> the create key of the service that is to be made for it.
         taken_over: ids of services that `create` returned and that had been there before, until they are
             compared: then they are in the state.
+        names_given: URN -> whether the program gives its service a name.
         unreachable: no control plane answered when the first resource was checked.
+        explained: ids of services of which a refresh has said why they do not run.
     """
 
     def __init__(self, session: Session) -> None:
@@ -382,6 +420,8 @@ class _HostState:
         self.keys: dict[str, str] = {}
         self.taken_over: set[str] = set()
         self.unreachable = False
+        self.names_given: dict[str | None, bool] = {}
+        self.explained: set[str] = set()
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._answers = True
@@ -389,6 +429,10 @@ class _HostState:
         self._closes = False
         self._made: list[str] = []
         self._looked = False
+        self._credentials_known = False
+        self._names: dict[str, str] = {}
+        self._volumes_told: set[str] = set()
+        self._not_running: set[str] | None = None
 
     def close_at_end(self, key: str = "") -> None:
         """Has keys closed once the run is over, for then what was made under them is in the state: this one,
@@ -407,6 +451,108 @@ class _HostState:
         before = [existing.id for existing in self.existing.values() if existing.id]
         if self._made or before:
             self.session.client.close_keys(self._made, before, deadline=time.monotonic() + _CLOSE_SECONDS)
+
+    # -- what a preview says beforehand ----------------------------------------------------------------
+
+    def claim_name(self, urn: str | None, name: Any) -> list[Problem]:
+        """Notes which resource of the program has a given name; a problem when another one has it already."""
+        if urn is None or not isinstance(name, str):
+            return []
+        with self._lock:
+            # The control plane's names ignore case.
+            owner = self._names.setdefault(name.lower(), urn)
+        if owner == urn:
+            return []
+        return [Problem("name", f"{name!r} is the name of another service of this program: {owner}")]
+
+    def warn_of_lost_volumes(self, call: host.Call, uuid: str, service: Mapping[str, Any], what: str) -> None:
+        """Says once which volumes end with a service.
+
+        Args:
+            service: its outputs.
+            what: the beginning of the sentence; the service follows.
+        """
+        with self._lock:
+            if uuid in self._volumes_told:
+                return
+            self._volumes_told.add(uuid)
+        name = service.get("name")
+        try:
+            paths = consequences.lost_volumes(self.session.client, uuid, service, **self._look_limits(call))
+        except ConfigError:
+            paths = desired.volume_paths(service)
+        if not paths:
+            return
+        if what.endswith("replaces"):
+            text = f"{what} service {name!r}: the volumes of the old one, and the data in them, are destroyed"
+        else:
+            text = f"{what} service {name!r} destroys its volumes and the data in them"
+        call.warn(f"{text}: {', '.join(paths)}")
+
+    def warn_of_old_variables(self, call: host.Call, uuid: str, service: Mapping[str, Any]) -> None:
+        """Says which services go on with the variables that an update of the one they link to changes."""
+        try:
+            names = consequences.services_with_old_variables(
+                self.session.client, uuid, **self._look_limits(call)
+            )
+        except ConfigError:
+            return
+        if names:
+            call.warn(
+                f"services that link to {service.get('name')!r} keep its old variables until they are "
+                f"redeployed: {', '.join(names)}. Unless this update redeploys them, do it afterwards with "
+                + " and ".join(f"`pulumi-tutum redeploy {name}`" for name in names if " " not in name)
+            )
+
+    def warn_if_it_died(self, call: host.Call, uuid: str, inputs: Mapping[str, Any]) -> None:
+        """Says that a service, which needs no change by the state, does not run any more as it did.
+
+        A run that has changed something looks at what it changes anyway.
+        """
+        if self._closes or uuid not in self._services_that_do_not_run(call):
+            return
+        try:
+            service = self.session.client.get_service(uuid, **self._look_limits(call))
+        except TutumError:
+            return
+        if service["state"] not in lifecycle.STABLE:
+            return
+        faults = desired.faults(service, inputs)
+        if faults:
+            text = (
+                f"service {service['name']!r} does not run as it did after its last `pulumi up`: "
+                f"{', '.join(faults)}. `pulumi up --refresh` repairs it"
+            )
+            call.warn("\n  ".join([text, *self.explain(uuid, service)]))
+
+    def _services_that_do_not_run(self, call: host.Call) -> set[str]:
+        """The uuids of all services at rest of which not every container runs; asked for once."""
+        with self._asking:
+            if self._not_running is None:
+                self._not_running = set()
+                try:
+                    for state in lifecycle.STABLE - {lifecycle.RUNNING}:
+                        limits = self._look_limits(call)
+                        self._not_running |= {
+                            s["uuid"] for s in self.session.client.list_services(state, **limits)
+                        }
+                except TutumError:
+                    pass  # another request will say what is wrong
+            return self._not_running
+
+    def explain(self, uuid: str, service: Mapping[str, Any] | None = None) -> list[str]:
+        """Why a service does not run, in lines; nothing where that cannot be learnt."""
+        try:
+            client = self.session.client
+            found = service or client.get_service(uuid, deadline=time.monotonic() + _ASK_SECONDS)
+            return explain(client, found)
+        except TutumError:
+            return []
+
+    def _look_limits(self, call: host.Call) -> Limits:
+        """For requests that a preview can do without."""
+        seconds = 0.0 if self.unreachable else _ASK_SECONDS
+        return {"deadline": time.monotonic() + seconds, "cancelled": call.cancelled}
 
     def warn_if_unreachable(self, call: host.Call) -> None:
         """Once a process: previews send nothing, and should all the same say that an `up` would not work."""
@@ -444,6 +590,24 @@ class _HostState:
         monitor = desired.monitor_seconds(inputs, settings.monitor_seconds, timeout)
         return desired.window_problems(monitor, timeout)
 
+    def warn_of_wrong_credentials(self, call: host.Call) -> None:
+        """Once a process, unless an answer has shown that they are right: a preview that asks for nothing
+        else should not end well with a wrong key."""
+        with self._asking:
+            if self._credentials_known or self.unreachable:
+                return
+            self._credentials_known = True
+            limits: Limits = {"deadline": time.monotonic() + _ASK_SECONDS, "cancelled": call.cancelled}
+            try:
+                self.session.client.request("GET", "/api/v1/service/", params={"limit": 1}, **limits)
+            except AuthError as error:
+                call.warn(
+                    "the control plane refuses the credentials, so `pulumi up` would fail. Set TUTUM_USER "
+                    f"and TUTUM_APIKEY, or tutum:user and tutum:apikey. {error}"
+                )
+            except TutumError:
+                pass  # it may pass until something is asked for that is needed
+
     def refused(self, definition: Mapping[str, Any]) -> list[Problem]:
         """What of a definition the control plane would refuse, as far as it says so beforehand.
 
@@ -458,6 +622,7 @@ class _HostState:
                 try:
                     found = self.session.client.refused(definition, deadline=time.monotonic() + _ASK_SECONDS)
                     self._refused[question] = found
+                    self._credentials_known = True
                 except TutumError:
                     self._answers = False
             return list(self._refused.get(question, ()))

@@ -182,7 +182,8 @@ class Integer(Kind):
         if number is None or not self.low <= number <= self.high:
             shown = ""
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                shown = f", not {value!r}"
+                whole = _whole(value, digits=False)  # Pulumi's numbers are all floats
+                shown = f", not {value if whole is None else whole}"
             elif strict:
                 shown = f", not {_kind_name(value)}"
             yield Problem(path, f"must be a whole number from {self.low} to {self.high}{shown}")

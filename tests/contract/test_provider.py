@@ -91,7 +91,7 @@ def test_create_makes_starts_and_waits_with_few_requests(
 def test_create_not_running_and_create_of_nothing_do_not_start(stack: Stack, proxy: FaultProxy) -> None:
     for given_name, value in (("running", False), ("target_num_containers", 0)):
         web = {**WEB, given_name: value}
-        assert sent(proxy, functools.partial(stack.up, web=web)) == ["POST"]
+        assert writes(sent(proxy, functools.partial(stack.up, web=web))) == ["POST"]
         assert stack.state["web"].outputs["state"] == "Not running"
         assert stack.preview(web=web) == {}
         stack.destroy()
@@ -99,16 +99,14 @@ def test_create_not_running_and_create_of_nothing_do_not_start(stack: Stack, pro
 
 def test_create_without_waiting_returns_at_once(stack: Stack, proxy: FaultProxy) -> None:
     slow = {**WEB, "wait": False, "container_envvars": {"SIMULATE_START_SECONDS": "3600"}}
-    assert sent(proxy, lambda: stack.up(web=slow)) == ["POST", "POST start"]
+    # The GET shows that the credentials are right.
+    assert sent(proxy, lambda: stack.up(web=slow)) == ["GET", "POST", "POST start"]
     assert stack.state["web"].outputs["state"] == "Starting"
     assert stack.preview(web=slow) == {}
     assert stack.refresh() == []
     assert stack.preview(web=slow) == {}
-    # A service that never gets anywhere can be ended all the same, but only once it has settled.
-    stack.state["web"].outputs["timeout_seconds"] = 1
-    with pytest.raises(Failed, match="still Starting"):
-        stack.destroy()
-    stack.state.clear()
+    # A service that never gets anywhere can be ended all the same.
+    stack.destroy()
 
 
 def test_every_kind_of_argument_arrives(stack: Stack, client: Client) -> None:
@@ -205,7 +203,7 @@ def test_bad_input_is_refused_before_anything_is_sent(stack: Stack, proxy: Fault
             stack.up(web={**WEB, "container_ports": [{"protocol": "tcp"}], "memory": 1})
         assert refusal.value.reasons == [
             "container_ports[0].inner_port: is required",
-            "memory: must be a whole number from 4 to 2147483647, not 1.0",
+            "memory: must be a whole number from 4 to 2147483647, not 1",
         ]
 
     assert sent(proxy, act) == []

@@ -280,3 +280,19 @@ def test_one_instance_serves_many_threads(provider: ServiceProvider) -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+@pytest.mark.parametrize("flag", [{}, {desired.NAME_IS_AUTOMATIC: True}])
+def test_hidden_inputs_of_a_name_neither_come_nor_go(provider: ServiceProvider, flag: dict[str, Any]) -> None:
+    """The engine shows it. States of the release before have the flag, those of today do not."""
+    old = {**checked(provider), **flag}
+
+    def hidden(bag: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in bag.items() if name.startswith("__") and name != desired.URN}
+
+    assert hidden(checked(provider, old)) == flag
+    named = checked(provider, old, name="mine", image="acme/web:2")
+    assert hidden(named) == flag
+    assert provider.diff(UUID, live(old), named).replaces == ["name"]
+    replacement = checked(provider, name="mine", image="acme/web:2")
+    assert hidden(replacement) == flag

@@ -50,7 +50,26 @@ def test_running_means_healthy(real: Real, check: dict[str, Any]) -> None:
 def test_what_never_gets_healthy_is_told(real: Real) -> None:
     service = real.create(**WEB, healthcheck={**QUICK, "http": "/ready"})
     assert real.start(service)["state"] == "Partly running"
-    assert "is not healthy" in real.why(service)
+    why = real.why(service)
+    assert "is not healthy: GET /ready on port 80 answered 404" in why
+    assert "times in a row since" in why
+
+
+def test_the_output_of_a_command_that_fails_is_told(real: Real) -> None:
+    command = "echo cannot read $SECRET; exit 3"
+    variables = [{"key": "SECRET", "value": "hunter22"}]
+    check = {**QUICK, "command": command}
+    service = real.create(**WEB, container_envvars=variables, healthcheck=check)
+    assert real.start(service)["state"] == "Partly running"
+    why = real.why(service)
+    assert f"is not healthy: command `{command}` exited with code 3" in why
+    assert "and the output 'cannot read [secret]', 2 times in a row since " in why
+    (container,) = real.containers(service)
+    # As long as it fails, the number of failures is brought up to date.
+    until(
+        lambda: "2 times" not in real.get(container["uuid"], "container")["health_detail"],
+        "another probe has failed",
+    )
 
 
 def test_a_check_without_a_port_fails_the_start_before_anything_is_made(real: Real) -> None:

@@ -39,8 +39,9 @@ BUT_WAS_GOOD = "update"
 #: How long a container must run before it is up, where neither program nor configuration says so.
 MONITOR_SECONDS = 5
 
-#: What an automatic name may take from the resource's name; with the suffix that makes 63, the longest name.
-_STEM_LENGTH = 55
+#: How many characters of the resource's name an automatic name takes. With the suffix that makes 56; a name may
+#: have 63. A service keeps the name that it has, also when an earlier release took 55.
+_STEM_LENGTH = 48
 _SUFFIX_LENGTH = 7
 
 #: `container_envvars.MODE`, `container_envvars["MODE"]`

@@ -74,6 +74,16 @@ def test_configure_takes_over_and_refuses_nothing(provider: ServiceProvider) -> 
     assert refused(provider, tags=["a b"])  # checks work without credentials and address
 
 
+def test_a_long_automatic_name_of_an_earlier_release_stays(provider: ServiceProvider) -> None:
+    urn = URN.replace("::web", "::" + "w" * 60)
+    longer = "w" * 55 + "-1234567"
+    old = {**checked(provider), "name": longer, desired.NAME_IS_AUTOMATIC: True}
+    inputs = provider.check(old, {"image": "acme/web", desired.URN: urn}).inputs
+    assert inputs["name"] == longer
+    assert provider.diff(UUID, live(old), inputs).changes is False
+    assert provider.check({}, {"image": "acme/web", desired.URN: urn}).inputs["name"].startswith("w" * 48 + "-")
+
+
 def test_a_namespace_makes_other_names(provider: ServiceProvider) -> None:
     other = ServiceProvider()
     other.configure(ConfigureRequest(Config({"tutum:namespace": "team-a"}, "shop")))

@@ -39,8 +39,8 @@ BUT_WAS_GOOD = "update"
 #: How long a container must run before it is up, where neither program nor configuration says so.
 MONITOR_SECONDS = 5
 
-#: How many characters of the resource's name an automatic name takes. With the suffix that makes 56; a name may
-#: have 63. A service keeps the name that it has, also when an earlier release took 55.
+#: How many characters of the resource's name an automatic name takes. With the suffix that makes 56; a name
+#: may have 63. A service keeps the name that it has, also when an earlier release took 55.
 _STEM_LENGTH = 48
 _SUFFIX_LENGTH = 7
 
@@ -230,6 +230,32 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
         if name != "adopt" and (schema.is_unknown(after) or before != after):
             found[name] = schema.PATCH
     return found
+
+
+def disturbed(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """What an update changes: names of inputs, and schema.CONTAINERS if it may start, stop or replace some.
+
+    Args:
+        old: the outputs in the state.
+        new: the inputs.
+    """
+    found = set(changes(old, new))
+    moving = {name for name in found if name in schema.INPUTS and schema.INPUTS[name].change != schema.PATCH}
+    if new.get("deployment_strategy") == schema.EVERY_NODE:
+        moving |= found & {"tags"}  # they decide how many nodes there are
+    if moving or "running" in found or not _is_settled(old, new):
+        found.add(schema.CONTAINERS)
+    return found
+
+
+def _is_settled(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether an update finds nothing to start, stop or repair (which it does with `wait=False`, too)."""
+    state = old.get("state")
+    if state not in lifecycle.STABLE or old.get(FAILED):
+        return False
+    if is_job(new) and state in (RUNNING, PARTLY_RUNNING):
+        return False  # the update waits for its end
+    return not faults(old, {**new, "wait": True}) and next_action(old, new) is None
 
 
 def ignore(inputs: dict[str, Any], ignored: Collection[str], found: Mapping[str, Any]) -> None:

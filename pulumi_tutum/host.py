@@ -2,9 +2,9 @@
 
 A Python dynamic provider runs in a *host*: a process (`python -m pulumi.dynamic ENGINE_ADDRESS`) with a
 gRPC server whose handlers call our methods. What those methods are given leaves out what users need, so
-this module reaches past the API, in the six ways below. Each stands behind a guard: where what it looks for
+this module reaches past the API, in the seven ways below. Each stands behind a guard: where what it looks for
 is missing (another SDK, a method called by hand) it does nothing, and what stands after "else" is what
-happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all six. tests/sdk runs
+happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all seven. tests/sdk runs
 both, on the oldest and the newest SDK.
 
 1. `request` and `context`, local variables of the gRPC handler, found by walking up the frames: URN,
@@ -28,6 +28,10 @@ both, on the oldest and the newest SDK.
 6. The same address as a sign of the engine's life. When it refuses connections twice, seconds apart, the
    engine was killed (one that ends orderly ends its hosts first), and so ends this process, without
    `at_end`. Else: an orphaned host lives until somebody kills it, as the SDK's always does.
+
+7. In the program: the SDK's list of what the engine can do, to learn whether it calls resource hooks before
+   one is bound. With an engine that does not call them, the SDK would fail the program. Else: no hooks, and
+   previews know fewer outputs of services that are updated.
 
 The end of a run, as the engine does it: `Cancel`, close the connection, SIGINT, and SIGKILL 5 seconds
 later. What is given to `at_end` runs between the last two, from `atexit` (public).
@@ -67,6 +71,7 @@ __all__ = [
     "Failure",
     "at_end",
     "current",
+    "engine_with_hooks",
     "prepare",
     "run",
     "secret",
@@ -319,6 +324,30 @@ def _handlers_name_request() -> bool:
 
         source = Path(pulumi.dynamic.__file__).with_name("__main__.py").read_text(encoding="utf-8")
     return "def Check(self, request, context)" in source
+
+
+def engine_with_hooks() -> Any:
+    """For programs: the SDK's connection to the engine of this run; None if that calls no resource hooks, and
+    under the mocks of a user's unit test."""
+    engine = None
+    if not _plain():
+        with _guard("features of the engine"):
+            engine = _engine_with_hooks()
+    return engine
+
+
+def _engine_with_hooks() -> Any:
+    from pulumi.runtime import mocks, settings
+    from pulumi.runtime.proto import resource_pb2
+
+    run: Any = settings.SETTINGS
+    if isinstance(run.monitor, mocks.MockMonitor):
+        return None
+    if hasattr(run, "feature_support"):  # older SDKs
+        has_hooks = run.feature_support.get("resourceHooks", False)
+    else:
+        has_hooks = resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS in run.monitor_features
+    return run.monitor if has_hooks else None
 
 
 def prepare(workers: int = WORKERS) -> None:

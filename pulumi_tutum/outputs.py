@@ -46,6 +46,40 @@ def outputs(
     return out
 
 
+def lasting(old: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs that an update to these inputs cannot change, for its preview. Those that are inputs are
+    left out, because the engine shows them.
+
+    Args:
+        old: the outputs in the state.
+        inputs: the new inputs; they may hold values that are not known yet.
+
+    Returns:
+        name -> value, None for an output that has none. For an input with read-only keys: a list that has,
+        for each record of it, those keys that stay as they are.
+    """
+    changed = desired.disturbed(old, inputs)
+    found: dict[str, Any] = {}
+    for name, attribute in schema.COMPUTED.items():
+        if attribute.follows is not None and changed.isdisjoint(attribute.follows):
+            value = old.get(name)
+            found[name] = None if value is None else attribute.kind.observed(value)
+    if schema.CONTAINERS not in changed:
+        found[ENDPOINT_URIS] = list(old.get(ENDPOINT_URIS) or ())
+    for name in (*schema.INPUTS, *schema.OPTIONS):
+        if inputs.get(name) is None and old.get(name) is None and not _is_chosen(name):
+            found[name] = None
+        if schema.read_only_keys(name) and isinstance(inputs.get(name), list):
+            found[name] = schema.lasting(name, inputs[name], old.get(name) or (), changed)
+    return found
+
+
+def _is_chosen(name: str) -> bool:
+    """Whether an input that the program leaves out gets a value all the same: from the provider, or (how many
+    containers EVERY_NODE gives) from the API."""
+    return name == "target_num_containers" or (name in schema.INPUTS and schema.INPUTS[name].kept)
+
+
 def needs_containers(service: Mapping[str, Any]) -> bool:
     """Whether endpoints of the service can only be learned from its containers."""
     running = service.get("running_num_containers")

@@ -21,7 +21,7 @@ from typing import Any, TypedDict, TypeVar
 import pulumi
 import pulumi.dynamic
 
-from . import config, desired, host, lifecycle, outputs, schema
+from . import config, desired, host, lifecycle, outputs, previews, schema
 from .client import Client
 from .errors import NotFound
 from .provider import CONFIG, EXPLICIT, ServiceProvider
@@ -168,8 +168,7 @@ def _typed_outputs(cls: type[_T]) -> type[_T]:
         may_be_null = type(None) in typing.get_args(typing.get_args(hint)[0])
 
         def getter(self: Any) -> Any:
-            value = pulumi.get(self, name)
-            return _null_where_all_is_known(value, pulumi.get(self, "uuid")) if may_be_null else value
+            return previews.shown(self, name, self._memory, may_be_null=may_be_null)
 
         getter.__name__ = name
         getter.__annotations__ = {"return": hint}
@@ -180,22 +179,6 @@ def _typed_outputs(cls: type[_T]) -> type[_T]:
     # Left in place, the SDK would compile and resolve them for each resource all the same.
     cls.__annotations__ = {}
     return cls
-
-
-def _null_where_all_is_known(value: Any, uuid: Any) -> Any:
-    """The output of a resource, made None in a preview that knows the resource's outputs.
-
-    The state has no nulls, and the SDK takes what is missing for not known yet, even of a resource that stays
-    as it is: whatever is made of the output would show a change.
-    """
-    if not pulumi.runtime.is_dry_run() or not isinstance(value, pulumi.Output):
-        return value
-
-    async def is_known() -> bool:
-        return await value.is_known() or (await value.future() is None and await uuid.is_known())
-
-    future = value.future(with_unknowns=True)
-    return pulumi.Output(value.resources(), future, is_known(), value.is_secret())
 
 
 @_typed_outputs
@@ -318,8 +301,11 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
                 props[desired.URN] = _urn(resource_name, opts.parent)
             if opts.delete_before_replace is not None:
                 props[desired.DELETE_FIRST] = opts.delete_before_replace
-        secret = pulumi.ResourceOptions(additional_secret_outputs=_SECRETS)
-        super().__init__(ServiceProvider(), resource_name, props, pulumi.ResourceOptions.merge(secret, opts))
+        self._memory = previews.current_memory()
+        own = pulumi.ResourceOptions(additional_secret_outputs=_SECRETS)
+        if self._memory is not None and not self._is_read:
+            own.hooks = pulumi.ResourceHookBinding(before_update=[self._memory.hook])
+        super().__init__(ServiceProvider(), resource_name, props, pulumi.ResourceOptions.merge(own, opts))
 
     @classmethod
     def get(
@@ -336,6 +322,8 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
 _INPUTS = (*schema.INPUTS, *schema.OPTIONS)
 _OUTPUTS = (*_INPUTS, *schema.COMPUTED, outputs.ENDPOINT_URIS)
 _SECRETS = [name for name, attribute in schema.ATTRIBUTES.items() if attribute.secret]
+#: The inputs that are lists of records with read-only keys, and those keys.
+_READ_ONLY = {name: schema.read_only_keys(name) for name in schema.INPUTS if schema.read_only_keys(name)}
 _TYPE = "pulumi-python:dynamic/tutum:Service"
 
 
@@ -352,10 +340,11 @@ def _sendable(name: str, value: Any) -> Any:
 
 def _spelled(name: str, value: Any) -> Any:
     value = _awaited(value)
-    if name == "linked_to_service" and isinstance(value, (list, tuple, set, frozenset)):
-        return [_link(item) for item in _ordered(value)]
-    if name == "linked_to_service" and isinstance(value, pulumi.Output):
-        return value.apply(lambda resolved: _sendable(name, resolved))
+    if name in _READ_ONLY and isinstance(value, pulumi.Output):
+        # The outputs of a service as inputs of another: only their read-only keys may be unknown.
+        return value.apply(lambda resolved: _sendable(name, resolved), run_with_unknowns=True)
+    if name in _READ_ONLY and isinstance(value, (list, tuple, set, frozenset)):
+        return [_record(name, item) for item in _ordered(value)]
     if name == "container_envvars" and isinstance(value, (list, tuple)):
         return _carried(_environment(value))
     return _carried(value)
@@ -387,11 +376,18 @@ def _environment(entries: Sequence[Any]) -> Any:
     return {entry["key"]: entry["value"] for entry in entries}
 
 
-def _link(item: Any) -> Any:
-    """A link; where its target is a Service object it gets its default name."""
+def _record(name: str, item: Any) -> Any:
+    """A record in a list, without its read-only keys."""
     item = _awaited(item)
     if isinstance(item, pulumi.Output):
-        return item.apply(_link)
+        return item.apply(lambda resolved: _record(name, resolved), run_with_unknowns=True)
+    if isinstance(item, Mapping):
+        item = {key: value for key, value in item.items() if key not in _READ_ONLY[name]}
+    return _link(item) if name == "linked_to_service" else _carried(item)
+
+
+def _link(item: Any) -> Any:
+    """A link; where its target is a Service object it gets its default name."""
     if isinstance(item, (Service, ServiceDetails, str)):
         item = {"to_service": item}
     if not isinstance(item, Mapping):

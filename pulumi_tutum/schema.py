@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,10 @@ EVERY_NODE = "EVERY_NODE"
 
 #: What a change of an attribute needs, in the order of how much it disturbs.
 PATCH, SCALE, REDEPLOY, REPLACE = "patch", "scale", "redeploy", "replace"
+
+#: What an output follows, where that is not an input: the inputs and states whose change starts, stops or
+#: replaces containers.
+CONTAINERS = "containers"
 
 #: The largest number of containers that one service may have (the API documents no limit; this is ours).
 MAX_CONTAINERS = 1000
@@ -204,7 +208,14 @@ class Boolean(Kind):
 
 @dataclass(frozen=True)
 class Field:
-    """A key of a nested record."""
+    """A key of a nested record.
+
+    Attributes:
+        computed: Tutum sets it; it is read-only.
+        follows: of a computed key: the other keys of the record, or CONTAINERS, that have to change before
+            its value can.
+        named_by_target: when it is left out, Tutum takes the name of the service that the record refers to.
+    """
 
     name: str
     kind: Kind
@@ -212,6 +223,8 @@ class Field:
     required: bool = False
     default: Any = None
     computed: bool = False
+    follows: tuple[str, ...] = ()
+    named_by_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -264,6 +277,9 @@ class Record(Kind):
                     yield problem
         if not bad and self.rule:
             yield from self.rule(given, path)
+
+    def field(self, name: str) -> Field:
+        return next(f for f in self.fields if f.name == name)
 
     def names(self) -> list[str]:
         return [f.name for f in self.fields if not f.computed]
@@ -598,8 +614,20 @@ CONTAINER_PORT = Record(
             "whether the port is reachable from outside, not only through links",
             default=False,
         ),
-        Field("port_name", Text(), "name of the well-known service of this port", computed=True),
-        Field("endpoint_uri", Text(), "where a fixed published port answers", computed=True),
+        Field(
+            "port_name",
+            Text(),
+            "name of the well-known service of this port",
+            computed=True,
+            follows=("protocol", "inner_port"),
+        ),
+        Field(
+            "endpoint_uri",
+            Text(),
+            "where a fixed published port answers",
+            computed=True,
+            follows=("protocol", "inner_port", "outer_port", "published", CONTAINERS),
+        ),
     ),
     tidy=_tidy_port,
     # go-tutum always sends `outer_port: 0`, and other clients send empty strings.
@@ -612,6 +640,7 @@ LINK = Record(
             "name",
             Text(_link_name),
             "the link name; default: the resource name of a Service object, else the target's name",
+            named_by_target=True,
         ),
         Field("from_service", Text(), "resource URI of the service that links", computed=True),
     )
@@ -662,6 +691,9 @@ class Attribute:
         change: what a changed value needs: PATCH (only stored), SCALE, REDEPLOY, or REPLACE.
         patch: the server accepts it in a PATCH.
         read_as: its name in answers, where that differs.
+        follows: of computed ones: the inputs, or CONTAINERS, of which one has to change before an update can
+            change the value; () is for values that no update changes. None: an update may find another value
+            whatever it changes itself, because other services have a part in it.
         listed: it is part of list objects too, not only of details.
         secret: its values must not be shown.
         extension: beyond the specification; old clients ignore it.
@@ -683,6 +715,7 @@ class Attribute:
     extension: bool = False
     kept: bool = False
     aliases: tuple[str, ...] = field(default=())
+    follows: tuple[str, ...] | None = None
 
     @property
     def answer(self) -> str:
@@ -690,8 +723,18 @@ class Attribute:
         return self.read_as or self.name
 
 
-def _computed(name: str, kind: Kind, doc: str, *, listed: bool = True, secret: bool = False) -> Attribute:
-    return Attribute(name, kind, doc, computed=True, patch=False, listed=listed, secret=secret)
+def _computed(
+    name: str,
+    kind: Kind,
+    doc: str,
+    *,
+    follows: tuple[str, ...] | None,
+    listed: bool = True,
+    secret: bool = False,
+) -> Attribute:
+    return Attribute(
+        name, kind, doc, computed=True, patch=False, listed=listed, secret=secret, follows=follows
+    )
 
 
 _COUNT = Integer(0, 2**31 - 1)
@@ -751,28 +794,31 @@ ATTRIBUTES: dict[str, Attribute] = {
         Attribute("monitor_seconds", Integer(0, 3600),
                   "Without a health check: how many seconds a container must run before it is up. Default: "
                   "`tutum:monitorSeconds`, else 5.", change=PATCH, listed=False, extension=True, kept=True),
-        _computed("uuid", Text(), "Identifies the service; also the resource's id."),
-        _computed("resource_uri", Text(), "The service's path in the API."),
-        _computed("image_name", Text(), "The image with its tag."),
-        _computed("image_tag", Text(), "Resource URI of the image's tag."),
+        _computed("uuid", Text(), "Identifies the service; also the resource's id.", follows=()),
+        _computed("resource_uri", Text(), "The service's path in the API.", follows=()),
+        _computed("image_name", Text(), "The image with its tag.", follows=("image",)),
+        _computed("image_tag", Text(), "Resource URI of the image's tag.", follows=("image",)),
         _computed("public_dns", Text(),
-                  "Name of the nodes on which containers with published ports run."),
-        _computed("state", Choice(()), "The service's state."),
-        _computed("synchronized", Boolean(), "Whether the containers match the definition."),
-        _computed("deployed_datetime", Text(), "Last deployment, or null."),
-        _computed("started_datetime", Text(), "Last start, or null."),
-        _computed("stopped_datetime", Text(), "Last stop, or null."),
-        _computed("destroyed_datetime", Text(), "Termination, or null."),
-        _computed("current_num_containers", _COUNT, "Containers there are."),
-        _computed("running_num_containers", _COUNT, "Containers that run."),
-        _computed("stopped_num_containers", _COUNT, "Containers that are stopped."),
-        _computed("stack", Text(), "Resource URI of the stack, or null."),
+                  "Name of the nodes on which containers with published ports run.", follows=("name",)),
+        _computed("state", Choice(()), "The service's state.", follows=(CONTAINERS,)),
+        _computed("synchronized", Boolean(),
+                  "Whether the containers match the definition.", follows=(CONTAINERS,)),
+        _computed("deployed_datetime", Text(), "Last deployment, or null.", follows=(CONTAINERS,)),
+        _computed("started_datetime", Text(), "Last start, or null.", follows=(CONTAINERS,)),
+        _computed("stopped_datetime", Text(), "Last stop, or null.", follows=(CONTAINERS,)),
+        _computed("destroyed_datetime", Text(), "Termination, or null.", follows=()),
+        _computed("current_num_containers", _COUNT, "Containers there are.", follows=(CONTAINERS,)),
+        _computed("running_num_containers", _COUNT, "Containers that run.", follows=(CONTAINERS,)),
+        _computed("stopped_num_containers", _COUNT, "Containers that are stopped.", follows=(CONTAINERS,)),
+        _computed("stack", Text(), "Resource URI of the stack, or null.", follows=()),
         _computed("containers", ListOf(Text(), ordered=True),
-                  "Resource URIs of the containers.", listed=False),
+                  "Resource URIs of the containers.", follows=(CONTAINERS,), listed=False),
         _computed("linked_from_service", ListOf(LINK),
-                  "Services that link to this one: `from_service`, `to_service`, `name`.", listed=False),
+                  "Services that link to this one: `from_service`, `to_service`, `name`.",
+                  follows=None, listed=False),
         _computed("link_variables", Environment(),
-                  "Variables that a service which links to this one gets.", listed=False, secret=True),
+                  "Variables that a service which links to this one gets.",
+                  follows=("name", CONTAINERS), listed=False, secret=True),
     )
 }
 
@@ -945,10 +991,9 @@ def declared_or_observed(name: str, declared: Any, seen: Any) -> Any:
 
 def with_computed(name: str, value: Any, answered: Any) -> Any:
     """A list of records in normal form, each with the read-only keys that the API answered for it."""
-    kind = INPUTS[name].kind
-    if not isinstance(kind, ListOf) or not isinstance(kind.item, Record) or not isinstance(answered, list):
+    record = record_of(name)
+    if record is None or not isinstance(answered, list):
         return value
-    record = kind.item
     computed = [f.name for f in record.fields if f.computed]
     if not computed:
         return value
@@ -965,6 +1010,67 @@ def with_computed(name: str, value: Any, answered: Any) -> Any:
                 break
         out.append(item)
     return out
+
+
+def read_only_keys(name: str) -> tuple[str, ...]:
+    """The keys of an input's records that only Tutum sets; () for other inputs."""
+    record = record_of(name)
+    fields = record.fields if record is not None else ()
+    return tuple(f.name for f in fields if f.computed)
+
+
+def answered_keys(name: str) -> tuple[str, ...]:
+    """The read-only keys of an input's records, and those that Tutum sets when they are left out."""
+    record = record_of(name)
+    fields = record.fields if record is not None else ()
+    return tuple(f.name for f in fields if f.computed or f.named_by_target)
+
+
+def lasting(
+    name: str, items: Sequence[Any], old_items: Sequence[Any], changed: Container[str]
+) -> list[dict[str, Any]]:
+    """For each record in a list: the read-only keys that it keeps from the records before, with their values.
+
+    Args:
+        name: of an input that is a list of records.
+        items: the records in normal form.
+        old_items: those before, with their read-only keys.
+        changed: names of inputs that change, CONTAINERS among them if containers may.
+    """
+    record = record_of(name)
+    assert record is not None
+    return [_lasting_keys(record, item, old_items, changed) for item in items]
+
+
+def _lasting_keys(
+    record: Record, item: Any, old_items: Sequence[Any], changed: Container[str]
+) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for f in record.fields:
+        if not f.computed or (CONTAINERS in f.follows and CONTAINERS in changed):
+            continue
+        followed = [record.field(key) for key in f.follows if key != CONTAINERS]
+        old = next((old for old in old_items if _agree(followed, item, old)), None)
+        if old is not None:
+            kept[f.name] = old.get(f.name)
+    return kept
+
+
+def _agree(fields: Iterable[Field], one: Any, other: Any) -> bool:
+    """Whether two records have the same values under these keys; an unknown value agrees with none."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return False
+    return all(
+        not is_unknown(one.get(f.name)) and _key(f.kind, one.get(f.name)) == _key(f.kind, other.get(f.name))
+        for f in fields
+    )
+
+
+def record_of(name: str) -> Record | None:
+    """The record of which an input is a list; None for other attributes."""
+    attribute = INPUTS.get(name)
+    kind = attribute.kind if attribute is not None else None
+    return kind.item if isinstance(kind, ListOf) and isinstance(kind.item, Record) else None
 
 
 def _named_as_declared(declared: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -1011,14 +1117,25 @@ def masked(text: str, values: Iterable[str]) -> str:
 def markdown(computed: bool = False) -> str:
     """The table of inputs, or of outputs, for the documentation."""
     if computed:
-        lines = ["| output | meaning |", "|---|---|"]
-        lines += [f"| `{a.name}` | {a.doc}{' Secret.' if a.secret else ''} |" for a in COMPUTED.values()]
+        lines = ["| output | can change with | meaning |", "|---|---|---|"]
+        for a in COMPUTED.values():
+            secret = " Secret." if a.secret else ""
+            lines.append(f"| `{a.name}` | {_followed(a)} | {a.doc}{secret} |")
     else:
         lines = ["| input | type | default | a change needs | meaning |", "|---|---|---|---|---|"]
         for a in INPUTS.values():
             default = "required" if a.required else f"`{a.default}`" if a.default is not None else "-"
             lines.append(f"| `{a.name}` | {a.kind.shape} | {default} | {a.change} | {a.doc} |")
     return "\n".join(lines) + "\n"
+
+
+def _followed(attribute: Attribute) -> str:
+    """What has to change before an output can, in words."""
+    if attribute.follows is None:
+        return "any update"
+    if not attribute.follows:
+        return "nothing"
+    return ", ".join(name if name == CONTAINERS else f"`{name}`" for name in attribute.follows)
 
 
 # -- small things ----------------------------------------------------------------------------------------

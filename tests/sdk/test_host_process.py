@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,15 @@ def test_what_the_stock_host_ignores_still_works(start: Start, log: Path) -> Non
     assert not call.done()
     host.cancel()
     call.exception()
+
+
+@pytest.mark.parametrize(("plain", "known"), [("", "True"), ("1", "False")])
+def test_a_program_learns_whether_the_engine_calls_hooks(python: Path, plain: str, known: str) -> None:
+    done = subprocess.run(
+        [python, PROGRAM / "hooks.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PULUMI_TUTUM_PLAIN_HOST": plain},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["None", known]

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pulumi_tutum import desired, outputs
+from pulumi_tutum import desired, outputs, schema
+from tests.support.unknown import unknown
 
 SERVICE: dict[str, Any] = {
     "uuid": "2f4f54e5-9d3b-4ac1-85ad-a2d4ff25a179",
@@ -139,3 +140,117 @@ def test_after_a_refresh_inputs_have_what_was_changed_outside_and_nothing_new() 
         "wait": True,
         "__provider": "p",
     }
+
+
+# -- what the preview of an update knows -------------------------------------------------------------------
+
+INPUTS = desired.normal(
+    {
+        "image": "acme/web",
+        "name": "web",
+        "container_ports": [{"protocol": "tcp", "inner_port": 80, "outer_port": 8080}],
+        "linked_to_service": [{"to_service": "2f4f54e5-9d3b-4ac1-85ad-a2d4ff25a180", "name": "db"}],
+    }
+)
+OLD: dict[str, Any] = {
+    **INPUTS,
+    "container_ports": [
+        {**INPUTS["container_ports"][0], "port_name": "http", "endpoint_uri": "http://x:8080/"}
+    ],
+    "linked_to_service": [{**INPUTS["linked_to_service"][0], "from_service": "/self/"}],
+    "uuid": SERVICE["uuid"],
+    "image_name": "acme/web:latest",
+    "public_dns": "web.me",
+    "state": "Running",
+    "synchronized": True,
+    "target_num_containers": 1.0,
+    "current_num_containers": 1.0,
+    "running_num_containers": 1.0,
+    "containers": ["/c/"],
+    "endpoint_uris": ["http://x:8080/"],
+}
+ALWAYS = {"uuid", "resource_uri", "public_dns", "stack", "destroyed_datetime"}
+OF_THE_IMAGE = {"image_name", "image_tag"}
+
+
+def lasting(**changed: Any) -> dict[str, Any]:
+    return outputs.lasting(OLD, {**INPUTS, **changed})
+
+
+def test_an_update_of_the_definition_alone_changes_no_output() -> None:
+    for change in (
+        {"tags": [{"name": "a"}]},
+        {"autoredeploy": True},
+        {"timeout_seconds": 60},
+        {"wait": False},
+    ):
+        found = lasting(**change)
+        assert ALWAYS | OF_THE_IMAGE | {"state", "containers", "endpoint_uris"} <= set(found)
+        assert "linked_from_service" not in found
+        assert found["uuid"] == SERVICE["uuid"]
+        assert found["stack"] is None
+        assert type(found["running_num_containers"]) is int
+        assert found["container_ports"] == [{"port_name": "http", "endpoint_uri": "http://x:8080/"}]
+        assert found["linked_to_service"] == [{"from_service": "/self/"}]
+
+
+def test_an_output_is_known_until_what_it_follows_changes() -> None:
+    computed = set(schema.COMPUTED)
+    assert set(lasting(image="acme/web:2")) & computed == ALWAYS
+    for change in (
+        {"target_num_containers": 2},
+        {"memory": 64},
+        {"running": False},
+        {"privileged": unknown()},
+    ):
+        assert set(lasting(**change)) & computed == ALWAYS | OF_THE_IMAGE
+        assert "endpoint_uris" not in lasting(**change)
+    assert set(lasting(image=unknown())) & computed == ALWAYS
+
+
+def test_a_repair_may_change_what_follows_containers() -> None:
+    for ill in (
+        {"state": "Stopped", "running_num_containers": 0},
+        {"state": "Starting"},
+        {"synchronized": False},
+        {desired.FAILED: True},
+    ):
+        for inputs in (INPUTS, {**INPUTS, "wait": False}):
+            found = outputs.lasting({**OLD, **ill}, inputs)
+            assert set(found) & set(schema.COMPUTED) == ALWAYS | OF_THE_IMAGE
+
+
+def test_an_update_of_a_job_waits_for_its_end() -> None:
+    job = {**INPUTS, "job": True}
+    assert "state" not in outputs.lasting({**OLD, "job": True}, {**job, "autoredeploy": True})
+    finished = {"state": "Not running", "deployed_datetime": "x", "running_num_containers": 0}
+    old = {**OLD, "job": True, "autodestroy": "ON_SUCCESS", "current_num_containers": 0, **finished}
+    job["autodestroy"] = "ON_SUCCESS"
+    assert "state" in outputs.lasting(old, {**job, "autoredeploy": True})
+    assert "state" not in outputs.lasting(old, {**job, "image": "acme/web:2"})
+
+
+def test_read_only_keys_stay_with_their_records() -> None:
+    old, new = INPUTS["container_ports"][0], {"protocol": "tcp", "inner_port": 81, "published": False}
+    moved = {**old, "outer_port": 8081}
+    assert lasting(container_ports=[new, old])["container_ports"] == [{}, {"port_name": "http"}]
+    assert lasting(container_ports=[moved, unknown()])["container_ports"] == [{"port_name": "http"}, {}]
+    assert lasting(container_ports=[{**old, "inner_port": unknown()}])["container_ports"] == [{}]
+    assert "container_ports" not in lasting(container_ports=unknown())
+
+
+def test_an_input_that_is_not_given_has_no_value() -> None:
+    found = lasting()
+    assert found["memory"] is found["run_command"] is found["healthcheck"] is None
+    assert "image" not in found
+    assert "monitor_seconds" not in found, "the provider chooses one"
+    # Every node has one: the API counts them.
+    every_node = {**INPUTS, "deployment_strategy": "EVERY_NODE"}
+    del every_node["target_num_containers"]
+    old = {**OLD, "deployment_strategy": "EVERY_NODE"}
+    del old["target_num_containers"]
+    assert "target_num_containers" not in outputs.lasting(old, every_node)
+    assert "containers" in outputs.lasting(old, every_node)
+    assert "containers" not in outputs.lasting(old, {**every_node, "tags": [{"name": "a"}]})
+    # Somebody else has set it, and the update may set it back.
+    assert "memory" not in outputs.lasting({**OLD, "memory": 64}, INPUTS)

@@ -81,7 +81,9 @@ def test_a_long_automatic_name_of_an_earlier_release_stays(provider: ServiceProv
     inputs = provider.check(old, {"image": "acme/web", desired.URN: urn}).inputs
     assert inputs["name"] == longer
     assert provider.diff(UUID, live(old), inputs).changes is False
-    assert provider.check({}, {"image": "acme/web", desired.URN: urn}).inputs["name"].startswith("w" * 48 + "-")
+    assert (
+        provider.check({}, {"image": "acme/web", desired.URN: urn}).inputs["name"].startswith("w" * 48 + "-")
+    )
 
 
 def test_a_namespace_makes_other_names(provider: ServiceProvider) -> None:

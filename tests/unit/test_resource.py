@@ -330,6 +330,96 @@ def test_the_import_option_names_what_works_instead() -> None:
         tutum.Service("found", pulumi.ResourceOptions(import_=UUID), image="x")
 
 
+PORT: Any = {"protocol": "tcp", "inner_port": 80.0, "published": True}
+LINK: Any = {"to_service": f"/api/v1/service/{UUID}/"}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda web: pulumi.Output.concat("see ", web.container_ports[0].endpoint_uri),
+        lambda web: pulumi.Output.concat("see ", web.container_ports[0]["port_name"]),
+        lambda web: web.container_ports.apply(lambda ports: "see " + ports[0]["endpoint_uri"]),
+        lambda web: web.container_ports.apply(lambda ports: "see " + ports[0].endpoint_uri),
+        lambda web: pulumi.Output.all(web.container_ports).apply(lambda all: "see " + all[0][0].endpoint_uri),
+        lambda web: pulumi.Output.json_dumps({"ports": web.container_ports}),
+        lambda web: pulumi.Output.concat("see ", web.linked_to_service[0].from_service),
+        lambda web: pulumi.Output.concat("see ", web.linked_to_service[0].name),
+        lambda web: web.linked_to_service.apply(lambda links: "see " + links[0]["name"]),
+        lambda web: pulumi.Output.concat("see ", web.endpoint_uris[0]),
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_is_not_known_yet_is_unknown_in_previews(
+    read: Callable[[Any], Any], plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    if plain:
+        monkeypatch.setenv("PULUMI_TUTUM_PLAIN_HOST", "1")
+
+    def program() -> Any:
+        web = tutum.Service("web", image="x", container_ports=[PORT], linked_to_service=[UUID])
+        return read(web).apply(found.append)
+
+    run(program, {"image": "x", "container_ports": [PORT], "linked_to_service": [LINK]}, preview=True)
+    assert found == []
+
+
+def test_what_is_known_of_nested_outputs_is_known_in_previews() -> None:
+    found: list[Any] = []
+
+    def program() -> Any:
+        web = tutum.Service("web", image="x", container_ports=[PORT])
+        port = web.container_ports[0]
+        return [value.apply(found.append) for value in (port.inner_port, port["protocol"], port.outer_port)]
+
+    run(program, {"container_ports": [PORT]}, preview=True)
+    assert sorted(found, key=str) == [80, None, "tcp"]
+    assert type(found[found.index(80)]) is int
+
+
+def test_nested_outputs_of_one_service_are_inputs_of_another_in_previews() -> None:
+    def program() -> None:
+        web = tutum.Service("web", image="x", container_ports=[PORT], linked_to_service=[UUID])
+        tutum.Service("whole", image="x", container_ports=web.container_ports)
+        tutum.Service(
+            "items",
+            image="x",
+            container_ports=[web.container_ports[0], PORT],
+            linked_to_service=[web.linked_to_service[0]],
+        )
+
+    answered = {
+        "container_ports": [{**PORT, "port_name": "http"}],
+        "linked_to_service": [{**LINK, "name": "db"}],
+    }
+    recorder = run(program, answered, preview=True)
+    port = {"protocol": "tcp", "inner_port": 80, "published": True}
+    assert inputs(recorder, "whole")["container_ports"] == [port]
+    assert inputs(recorder, "items")["container_ports"] == [port, port]
+    assert inputs(recorder, "items")["linked_to_service"] == [{**LINK, "name": "db"}]
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_uuid_and_the_uri_follow_from_the_id(preview: bool) -> None:
+    found: list[Any] = []
+    given_by_mocks: list[Any] = []
+
+    def program() -> Any:
+        web = tutum.Service("web", image="x")
+        return [value.apply(found.append) for value in (web.uuid, web.resource_uri)]
+
+    run(program, preview=preview)
+    id_ = "10000000-0000-4000-8000-000000000000"
+    assert sorted(found) == [f"/api/v1/service/{id_}/", id_]
+
+    def other() -> Any:
+        return tutum.Service("web", image="x").uuid.apply(given_by_mocks.append)
+
+    run(other, {"uuid": UUID}, preview=preview)
+    assert given_by_mocks == [UUID]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_what_the_state_has_no_value_of_is_null_in_previews_of_what_stays(known: bool) -> None:
     found: list[Any] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import lifecycle, schema
@@ -132,6 +132,60 @@ def _of_health(olds: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, 
     if any(map(schema.has_unknown, found.values())):
         return {}
     return {} if all(schema.same(name, olds.get(name), found.get(name)) for name in _OF_HEALTH) else found
+
+
+def references(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The services that inputs in normal form refer to: the path of each reference, and the uuid. References
+    that are not known yet are left out."""
+    for name, key in (("linked_to_service", "to_service"), ("bindings", "volumes_from")):
+        entries = inputs.get(name)
+        for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+            target = entry.get(key) if isinstance(entry, Mapping) else None
+            uuid = schema.service_uuid(target) if isinstance(target, str) else None
+            if uuid is not None:
+                yield f"{name}[{i}].{key}", uuid
+
+
+def named_links(links: Any, name_of: Callable[[str], str | None]) -> Any:
+    """Links in normal form, each with a name where its target's is known. A name that is taken is not given
+    again: then Tutum decides.
+
+    Args:
+        name_of: uuid of a service -> the name that a link to it has.
+    """
+    if not isinstance(links, list):
+        return links
+    taken = {str(link["name"]).lower() for link in links if isinstance(link, Mapping) and link.get("name")}
+    named = []
+    for link in links:
+        if isinstance(link, Mapping) and link.get("name") is None:
+            target = link.get("to_service")
+            uuid = schema.service_uuid(target) if isinstance(target, str) else None
+            name = name_of(uuid) if uuid is not None else None
+            if name is not None and name.lower() not in taken:
+                taken.add(name.lower())
+                link = {**link, "name": name}
+        named.append(link)
+    return named
+
+
+def earlier_name(olds: Mapping[str, Any], links: Any, uuid: str) -> str | None:
+    """The name that a link to a service has had, where the inputs before leave no doubt.
+
+    Args:
+        olds: the inputs before.
+        links: the new ones. A name that one of them has is not the one of another.
+    """
+    uri = schema.service_uri(uuid)
+
+    def names(entries: Any) -> list[str]:
+        found = entries if isinstance(entries, list) else []
+        links = [link for link in found if isinstance(link, Mapping)]
+        to_it = [link for link in links if link.get("to_service") == uri]
+        return [link["name"] for link in to_it if isinstance(link.get("name"), str)]
+
+    left = [name for name in names(olds.get("linked_to_service")) if name not in names(links)]
+    return left[0] if len(left) == 1 else None
 
 
 def _unsupported(value: Any, path: str) -> Iterator[Problem]:

@@ -124,6 +124,7 @@ class ServiceProvider(ResourceProvider):
         inputs = desired.normal(news)
         found = state.window_problems(inputs)
         found += state.refused(desired.questionable(olds, inputs))
+        found += self._look_targets_up(olds, inputs)
         state.warn_of_wrong_credentials(call)
         if desired.URN in news:
             inputs[desired.URN] = news[desired.URN]
@@ -163,6 +164,27 @@ class ServiceProvider(ResourceProvider):
             return  # the API has a default of its own
         if name is not None:
             inputs["name"] = name
+
+    def _look_targets_up(self, olds: Mapping[str, Any], inputs: dict[str, Any]) -> list[Problem]:
+        """Refuses new references to services that do not exist, and gives each link without a name the name
+        that Tutum will give it: its target's.
+
+        Services that this program makes or reads are known. Others are asked for, once each in a run.
+        """
+        state = self._state()
+        known_before = {uuid for _, uuid in desired.references(olds)}
+        problems = []
+        for path, uuid in desired.references(inputs):
+            if uuid not in known_before and state.is_missing(uuid):
+                reason = f"there is no service {uuid}: it was terminated, or never existed"
+                problems.append(Problem(path, reason))
+        links = inputs.get("linked_to_service")
+
+        def name_of(uuid: str) -> str | None:
+            return state.name_of(uuid) or desired.earlier_name(olds, links, uuid)
+
+        inputs["linked_to_service"] = desired.named_links(links, name_of)
+        return problems
 
     def _create_key(self, urn: str, existing: _Existing | None, *, delete_first: bool = False) -> str:
         """The key under which the resource's service is made once; see `desired.create_key`.
@@ -224,6 +246,8 @@ class ServiceProvider(ResourceProvider):
         """
         call, state = host.current(), self._state()
         news = dict(news)
+        state.remember(id_, olds.get("name"))
+        olds = state.with_link_names(olds)
         desired.ignore(news, call.ignore_changes, olds)
         changed = desired.changes(olds, news)
         replaces = desired.replaced(changed)
@@ -288,6 +312,7 @@ class ServiceProvider(ResourceProvider):
             call.end_progress()
         if key and not call.dropped:
             state.close_at_end(key)
+        state.remember(outs["uuid"], outs.get("name"))
         return CreateResult(outs["uuid"], outs)
 
     # -- update ------------------------------------------------------------------------------------------
@@ -297,7 +322,7 @@ class ServiceProvider(ResourceProvider):
         call, state, inputs = host.current(), self._state(), desired.normal(news)
         state.close_at_end()
         failed_before = bool(olds.get(desired.FAILED))
-        before, last_good = dict(olds), desired.normal(call.old_inputs or olds)
+        before, last_good = state.with_link_names(olds), desired.normal(call.old_inputs or olds)
 
         def work(operation: Operation) -> Sequence[Mapping[str, Any]]:
             _read_living(operation, id_)
@@ -320,7 +345,8 @@ class ServiceProvider(ResourceProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """The service as it is: for `refresh` (outputs, and inputs that were changed outside), and for
         `Service.get`, which owns nothing."""
-        call, session = host.current(), self._state().session
+        call, state = host.current(), self._state()
+        session = state.session
         is_get = "state" not in props
         # Options are kept of what is owned only: there is nothing to expect of what a `get` has read.
         is_owned = "running" in props
@@ -335,6 +361,7 @@ class ServiceProvider(ResourceProvider):
             if is_get:
                 call.fail(f"there is no service {id_}: it was terminated, or never existed")
             return ReadResult("", {})
+        state.remember(service["uuid"], service.get("name"))
         found = desired.definition(service, declared)
         faults = []
         if service["state"] in lifecycle.STABLE and is_owned:
@@ -386,6 +413,7 @@ class ServiceProvider(ResourceProvider):
             call.end_progress()
         if trouble is not None:
             call.fail(str(trouble), reasons=_reasons(trouble))
+        state.remember_end(id_)
         existing = state.existing.get(call.urn)
         if existing and existing.id == id_:
             del state.existing[call.urn]  # what is checked after this is no replacement made beside it
@@ -426,6 +454,8 @@ class _HostState:
         self._asking = threading.Lock()
         self._answers = True
         self._refused: dict[str, list[Problem]] = {}
+        # uuid -> name of the service, None for one that does not exist.
+        self._names: dict[str, str | None] = {}
         self._closes = False
         self._made: list[str] = []
         self._looked = False
@@ -626,6 +656,48 @@ class _HostState:
                 except TutumError:
                     self._answers = False
             return list(self._refused.get(question, ()))
+
+    def remember(self, uuid: str, name: Any) -> None:
+        """Takes note of a service that this program makes, changes or reads: nobody has to ask for it."""
+        if isinstance(name, str):
+            with self._asking:
+                self._names[uuid] = name
+
+    def remember_end(self, uuid: str) -> None:
+        """Takes note of a service that was terminated."""
+        with self._asking:
+            self._names[uuid] = None
+
+    def is_missing(self, uuid: str) -> bool:
+        """Whether the control plane says that there is no such service. False if it says nothing."""
+        self._look_up(uuid)
+        return uuid in self._names and self._names[uuid] is None
+
+    def name_of(self, uuid: str) -> str | None:
+        """The name of a service; None if there is none, or the control plane does not tell."""
+        self._look_up(uuid)
+        return self._names.get(uuid)
+
+    def with_link_names(self, outs: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs in which links without a name have the names of their targets, as far as those are known.
+
+        The state of an earlier release has links without names.
+        """
+        links = desired.named_links(outs.get("linked_to_service"), self._names.get)
+        return {**outs, "linked_to_service": links} if links is not None else dict(outs)
+
+    def _look_up(self, uuid: str) -> None:
+        """Asks for a service, unless it is known; no more after a question without an answer."""
+        with self._asking:
+            if uuid in self._names or self.unreachable or not self._answers:
+                return
+            try:
+                found = self.session.find(uuid, deadline=time.monotonic() + _ASK_SECONDS)
+                self._names[uuid] = str(found["name"])
+            except NotFound:
+                self._names[uuid] = None
+            except TutumError:
+                self._answers = False
 
 
 # -- what the verbs share --------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import pulumi_tutum as tutum
-from pulumi_tutum import Client, waiting
+from pulumi_tutum import Client, outputs, schema, waiting
 from tests.support.faults import FaultProxy, reset_after, reset_before, status
-from tests.support.generated import UUIDS, services
+from tests.support.generated import UUIDS, respelled, services, shuffled
 from tests.support.server import Server
 from tests.support.stack import UNKNOWN, Failed, Refused, Resource, Stack
 from tests.support.tools import until
@@ -177,6 +178,58 @@ def test_right_after_an_up_nothing_is_to_be_done(
             waiting.until(client, target["uuid"], "Terminated")
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(one=services(), other=services(), random=st.randoms(use_true_random=False))
+def test_what_a_preview_says_is_what_an_up_does(
+    stack: Stack, proxy: FaultProxy, client: Client, one: dict[str, Any], other: dict[str, Any], random: Any
+) -> None:
+    """Over real HTTP: an update or a replacement in the preview is one in the up and sends something; where
+    the preview says nothing, an update would send nothing."""
+    # Most changes are small, or none at all.
+    changed = {**other, **{name: value for name, value in one.items() if random.random() < 0.8}}
+    if changed.get("deployment_strategy") == "EVERY_NODE":
+        changed.pop("target_num_containers", None)
+    steps = [respelled(one, random), changed, shuffled(changed, random)]
+    target = client.create_service({"image": "acme/db"}, key=None)
+
+    def arguments(made_up: dict[str, Any]) -> dict[str, Any]:
+        return {**_linked_to(made_up, target["uuid"]), "name": "web", "running": False}
+
+    try:
+        stack.up(web=arguments(one))
+        for step in steps:
+            _assert_preview_tells(stack, proxy, arguments(step))
+    finally:
+        stack.destroy()
+        client.terminate_service(target["uuid"])
+        waiting.until(client, target["uuid"], "Terminated")
+
+
+def _assert_preview_tells(stack: Stack, proxy: FaultProxy, arguments: dict[str, Any]) -> None:
+    old = stack.state["web"]
+    foretold = stack.preview(web=arguments)
+    if foretold == {}:
+        inputs = stack.check("web", old.inputs, arguments)
+        assert writes(sent(proxy, lambda: stack.update("web", old, inputs))) == []
+        stack.state["web"] = old
+    requests = writes(sent(proxy, lambda: stack.up(web=arguments)))
+    done = {} if not requests else {"web": "replace" if "POST" in requests else "update"}
+    assert done == foretold
+    assert stack.preview(web=arguments) == {}
+    if done == {"web": "update"}:
+        _assert_foretold(outputs.lasting(old.outputs, stack.state["web"].inputs), stack.state["web"].outputs)
+
+
+def _assert_foretold(lasting: dict[str, Any], found: dict[str, Any]) -> None:
+    """What the preview of an update shows of outputs is what they are after it."""
+    for name, value in lasting.items():
+        if not schema.answered_keys(name):
+            assert found.get(name) == value
+            continue
+        for record, keys in zip(found.get(name, ()), value, strict=True):
+            assert {key: record.get(key) for key in keys} == keys
+
+
 def needs_target(arguments: dict[str, Any]) -> bool:
     return any(known in str(arguments).lower() for known in UUIDS)
 
@@ -224,6 +277,120 @@ def test_what_not_every_backend_does_is_asked_for_when_it_is_new(stack: Stack, p
     # Without an answer the preview goes on: whoever makes the service will be told.
     proxy.on(status(404), "GET", "/refused/")
     assert stack.preview(web=web, other={**WEB, "privileged": True}) == {"other": "create"}
+
+
+NOBODY = UUIDS[0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "path"),
+    [
+        ({"linked_to_service": [{"to_service": NOBODY, "name": "a"}]}, "linked_to_service[0].to_service"),
+        ({"linked_to_service": [{"to_service": NOBODY.upper()}]}, "linked_to_service[0].to_service"),
+        (
+            {"bindings": [{"container_path": "/x"}, {"volumes_from": f"/api/v1/service/{NOBODY}/"}]},
+            "bindings[1].volumes_from",
+        ),
+        ({"adopt": NOBODY}, "adopt"),
+    ],
+    ids=str,
+)
+def test_a_reference_to_a_service_that_does_not_exist_is_refused_in_the_preview(
+    stack: Stack, proxy: FaultProxy, reference: dict[str, Any], path: str
+) -> None:
+    def act() -> None:
+        with pytest.raises(Refused) as refusal:
+            stack.preview(web={**WEB, **reference})
+        (reason,) = refusal.value.reasons
+        assert reason.startswith(f"{path}: ")
+        assert NOBODY in reason
+
+    assert sent(proxy, act) == ["GET"]
+
+
+def test_a_terminated_service_is_none_to_refer_to(stack: Stack, client: Client) -> None:
+    gone = client.create_service({"image": "acme/web"})["uuid"]
+    client.terminate_service(gone)
+    waiting.until(client, gone, "Terminated")
+    with pytest.raises(Refused, match=f"there is no service {gone}"):
+        stack.preview(web={**WEB, "linked_to_service": [{"to_service": gone}]})
+
+
+def test_a_service_is_looked_up_once_in_a_run(stack: Stack, proxy: FaultProxy, client: Client) -> None:
+    other = client.create_service({"image": "acme/db", "name": "looked-up-once"})["uuid"]
+    linked = {**WEB, "linked_to_service": [{"to_service": other, "name": "a"}]}
+    mounted = {**WEB, "bindings": [{"volumes_from": other}]}
+    assert sent(proxy, lambda: stack.preview(a=linked, b=linked, c=mounted)) == ["GET"]
+    stack.up(a=linked)
+    stack.end_run()
+    # What a service refers to already is not asked for: nothing would be done about it.
+    assert sent(proxy, lambda: stack.preview(a=linked)) == []
+    client.terminate_service(other)
+    stack.end_run()
+    assert stack.preview(a=linked) == {}
+
+
+def test_services_of_the_program_are_not_looked_up(stack: Stack, proxy: FaultProxy, client: Client) -> None:
+    other = client.create_service({"image": "acme/db", "name": "only-read"})["uuid"]
+    stack.up(db={"image": "acme/db"})
+    database = stack.state["db"].inputs
+    web = {**WEB, "linked_to_service": [{"to_service": uuid(stack, "db")}]}
+    # It was made in this run, and in the next one it is compared before.
+    assert sent(proxy, lambda: stack.preview(db=database, web=web)) == []
+    stack.end_run()
+    assert sent(proxy, lambda: stack.preview(db=database, web=web)) == []
+    stack.end_run()
+    stack.get("other", other)
+    web = {**WEB, "linked_to_service": [{"to_service": other}]}
+    assert sent(proxy, lambda: stack.check("web", {}, web)) == []
+    client.terminate_service(other)
+
+
+def test_without_an_answer_no_reference_is_refused(stack: Stack, proxy: FaultProxy) -> None:
+    proxy.on(status(500), "GET", "/api/v1/service/", times=None)
+    web = {**WEB, "linked_to_service": [{"to_service": NOBODY}], "bindings": [{"volumes_from": NOBODY}]}
+    assert stack.preview(web=web, other=web) == {"web": "create", "other": "create"}
+
+
+def test_a_link_without_a_name_has_its_targets_name(stack: Stack, proxy: FaultProxy, client: Client) -> None:
+    other = client.create_service({"image": "acme/db", "name": "the-target"})["uuid"]
+    web = {**WEB, "linked_to_service": [{"to_service": other}]}
+    link = {"to_service": f"/api/v1/service/{other}/", "name": "the-target"}
+    assert stack.check("web", {}, web)["linked_to_service"] == [link]
+    stack.up(web=web)
+    (live,) = client.get_service(uuid(stack))["linked_to_service"]
+    (found,) = stack.state["web"].outputs["linked_to_service"]
+    assert live["name"] == found["name"] == "the-target"
+    assert stack.preview(web=web) == {}
+    assert stack.refresh() == []
+    assert stack.preview(web=web) == {}
+    # A name that is given counts, and so does its end.
+    named = {**WEB, "linked_to_service": [{"to_service": other, "name": "own"}]}
+    assert stack.up(web=named) == {"web": "update"}
+    assert stack.up(web=web) == {"web": "update"}
+    assert client.get_service(uuid(stack))["linked_to_service"][0]["name"] == "the-target"
+    # When nobody can be asked, the name stays.
+    stack.end_run()
+    proxy.on(status(500), "GET", "/api/v1/service/", times=None)
+    assert stack.preview(web=web) == {}
+    proxy.clear()
+    client.terminate_service(other)
+
+
+def test_links_of_an_earlier_release_have_no_names_and_are_no_change(
+    stack: Stack, proxy: FaultProxy, client: Client
+) -> None:
+    other = client.create_service({"image": "acme/db", "name": "an-old-target"})["uuid"]
+    web = {**WEB, "linked_to_service": [{"to_service": other}]}
+    stack.up(web=web)
+    for bag in (stack.state["web"].inputs, stack.state["web"].outputs):
+        del bag["linked_to_service"][0]["name"]
+    stack.end_run()
+    assert stack.preview(web=web) == {}
+    assert writes(sent(proxy, lambda: stack.up(web={**web, "autoredeploy": True}))) == ["PATCH"]
+    assert stack.state["web"].outputs["linked_to_service"][0]["name"] == "an-old-target"
+    assert stack.preview(web={**web, "autoredeploy": True}) == {}
+    client.terminate_service(other)
 
 
 def test_unknown_values_survive_the_host(stack: Stack) -> None:

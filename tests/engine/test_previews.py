@@ -102,6 +102,8 @@ def test_users_of_an_id_are_not_touched_by_an_update(scenario: Scenario) -> None
     scenario.program(CHAIN.format(n=1))
     scenario.up()
     scenario.assert_settled()
+    links = scenario.live("user-0")["linked_to_service"]
+    assert [link["name"] for link in links] == [scenario.live("data")["name"]]
     scenario.program(CHAIN.format(n=2))
     preview = scenario.preview()
     assert preview.ops == {"data": ["update"]}
@@ -111,3 +113,14 @@ def test_users_of_an_id_are_not_touched_by_an_update(scenario: Scenario) -> None
     assert {step.name for step in both.steps if step.op != "same"} == {"data"}
     scenario.assert_settled()
     scenario.destroy()
+
+
+def test_a_literal_uuid_of_no_service_is_refused_in_the_preview(scenario: Scenario) -> None:
+    nobody = "2f4f54e5-9d3b-4ac1-85ad-a2d4ff25a179"
+    scenario.program(f'tutum.Service("web", image="acme/web", linked_to_service=["{nobody}"])')
+    (error,) = scenario.preview(fails=True).diagnostics("error", "web")
+    assert f"linked_to_service[0].to_service: there is no service {nobody}" in error
+    scenario.project.env["TUTUM_REST_HOST"] = "http://127.0.0.1:9"
+    preview = scenario.preview()
+    assert preview.ops == {"web": ["create"]}
+    assert "no control plane answers" in preview.output

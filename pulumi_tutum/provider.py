@@ -460,7 +460,7 @@ class _HostState:
         self._made: list[str] = []
         self._looked = False
         self._credentials_known = False
-        self._names: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
         self._volumes_told: set[str] = set()
         self._not_running: set[str] | None = None
 
@@ -490,7 +490,7 @@ class _HostState:
             return []
         with self._lock:
             # The control plane's names ignore case.
-            owner = self._names.setdefault(name.lower(), urn)
+            owner = self._owners.setdefault(name.lower(), urn)
         if owner == urn:
             return []
         return [Problem("name", f"{name!r} is the name of another service of this program: {owner}")]

@@ -21,7 +21,7 @@ from typing import Any, TypedDict, TypeVar
 import pulumi
 import pulumi.dynamic
 
-from . import config, desired, host, lifecycle, outputs, previews, schema
+from . import config, desired, host, ignored, lifecycle, outputs, previews, schema
 from .client import Client
 from .errors import NotFound
 from .provider import CONFIG, EXPLICIT, ServiceProvider
@@ -306,6 +306,10 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
         if self._memory is not None and not self._is_read:
             own.hooks = pulumi.ResourceHookBinding(before_update=[self._memory.hook])
         super().__init__(ServiceProvider(), resource_name, props, pulumi.ResourceOptions.merge(own, opts))
+        if isinstance(opts, pulumi.ResourceOptions) and not self._is_read:
+            warning = ignored.warning(opts.ignore_changes or (), props)
+            if warning:
+                pulumi.log.warn(warning, self)
 
     @classmethod
     def get(

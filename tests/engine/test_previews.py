@@ -115,6 +115,28 @@ def test_users_of_an_id_are_not_touched_by_an_update(scenario: Scenario) -> None
     scenario.destroy()
 
 
+WARNED = """
+    tutum.Service("listed", image="acme/web", container_envvars=[{{"key": "MODE", "value": "{n}"}}],
+        opts=ResourceOptions(ignore_changes=["container_envvars[0].value", "containerPorts"]))
+    tutum.Service("right", image="acme/web", container_envvars=[{{"key": "MODE", "value": "{n}"}}],
+        opts=ResourceOptions(ignore_changes=["container_envvars.MODE"]))
+"""
+
+
+def test_ignore_changes_without_an_effect_is_said(scenario: Scenario) -> None:
+    for n, ops in ((1, {"listed": ["create"], "right": ["create"]}), (2, {"listed": ["update"]})):
+        scenario.program(WARNED.format(n=n))
+        preview = scenario.preview()
+        assert preview.ops == ops
+        (warning,) = preview.diagnostics("warning", "listed")
+        assert "'container_envvars[0].value'" in warning
+        assert "`container_envvars.MODE`" in warning
+        assert "`container_ports`" in warning
+        assert preview.diagnostics("warning", "right") == []
+        scenario.up()
+    scenario.destroy()
+
+
 def test_a_literal_uuid_of_no_service_is_refused_in_the_preview(scenario: Scenario) -> None:
     nobody = "2f4f54e5-9d3b-4ac1-85ad-a2d4ff25a179"
     scenario.program(f'tutum.Service("web", image="acme/web", linked_to_service=["{nobody}"])')

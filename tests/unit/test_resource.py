@@ -420,6 +420,22 @@ def test_the_uuid_and_the_uri_follow_from_the_id(preview: bool) -> None:
     assert given_by_mocks == [UUID]
 
 
+def test_paths_of_ignore_changes_without_an_effect_are_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paths = ["container_envvars[0].value", "imgae", "image"]
+
+    def program() -> None:
+        options = pulumi.ResourceOptions(ignore_changes=paths)
+        tutum.Service("web", options, image="x", container_envvars=[{"key": "MODE", "value": "a"}])
+        tutum.Service.get("other", UUID, options)
+
+    run(program)
+    (text,) = [text for text in caplog.messages if "ignore_changes" in text]
+    assert "`container_envvars.MODE`" in text
+    assert "`image`" in text
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_what_the_state_has_no_value_of_is_null_in_previews_of_what_stays(known: bool) -> None:
     found: list[Any] = []

@@ -72,11 +72,12 @@ def _no_input(name: str) -> str:
         return "it is an output, which no change of the program changes"
     snake = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()
     close = difflib.get_close_matches(snake, _INPUTS, n=1)
-    return f"no input of a Service; write `{close[0]}`" if close else "no input of a Service"
+    hint = f"; write `{close[0]}`" if close else ""
+    return f"a Service has no such input{hint}"
 
 
 def _below(kind: schema.Kind, path: str, segments: list[str | int], declared: Any) -> str:
-    """The same for the rest of a path, below a value of this kind."""
+    """Why the rest of a path has no effect below a value of this kind; "" if it has."""
     if not segments:
         return ""
     segment, rest = segments[0], segments[1:]

@@ -54,7 +54,7 @@ WITHOUT_EFFECT = {
     "tags[*].name": "`tags[*]`",
     "state": "an output",
     "endpoint_uris": "an output",
-    "nonsense": "no input",
+    "nonsense": "no such input",
     "image[": "property path",
     ".image": "property path",
     "": "property path",

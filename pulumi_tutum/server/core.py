@@ -482,6 +482,8 @@ def _membership(c: Container) -> bool:
 
 
 def _differs(c: Container, seen: Observed) -> bool:
+    if seen.status == backends.WAITING and c.reason != seen.reason:
+        return True
     return (c.status, c.exit_code, c.healthy, c.restarts, c.node, c.revision) != (
         seen.status,
         seen.exit_code,

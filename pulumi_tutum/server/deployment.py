@@ -56,7 +56,7 @@ class World:
         records = self.records
         mine: dict[str, int] = {}
         for c in records.containers_of(service.uuid):
-            if c.wanted != "gone" and (c.runs or c.wanted == "running"):
+            if c.wanted != "gone" and (c.active or c.wanted == "running"):
                 mine[c.node] = mine.get(c.node, 0) + 1
         return [
             NodeLoad(

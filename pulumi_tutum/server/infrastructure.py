@@ -121,7 +121,8 @@ class Infrastructure:
                 if node.uuid not in there and node.state != "Terminated":
                     change.edit(node).state = "Terminated"
                     node.destroyed = now
-                    lost += self.records.on_node.get(node.uuid, {}).values()
+                    on_node = self.records.on_node.get(node.uuid, {}).values()
+                    lost += [c for c in on_node if not _is_moved_by_the_backend(c)]
             for cluster in self.records.clusters.values():
                 self._count(change, cluster, {n.uuid for n in self.records.nodes.values()} | there)
         if lost:
@@ -129,6 +130,7 @@ class Infrastructure:
         if came:
             # What ended while the node was away has left its volumes there.
             self.core.sweep_soon()
+        self._clear([b.uuid for b in seen if b.drained])
         for uuid in back:
             self._look_at_services_on(uuid)
         for b in seen:
@@ -137,6 +139,14 @@ class Infrastructure:
             if service.every_node:
                 self.services.follow_nodes(service)
         self.core.convergence.look_again()
+
+    def _clear(self, drained: Sequence[str]) -> None:
+        """On drained nodes no EVERY_NODE service has a container. All others keep theirs: the backend moves
+        them, or they wait for the node."""
+        held = [c for uuid in drained for c in self.records.on_node.get(uuid, {}).values()]
+        found = [c for c in held if self.records.services[c.service].every_node and c.wanted != "gone"]
+        if found:
+            self.services.lose(found, "its node is drained")
 
     def _count(self, change: Any, cluster: NodeCluster, nodes: set[str]) -> None:
         """The backend's own cluster has as many nodes as there are."""
@@ -152,7 +162,8 @@ class Infrastructure:
             change.edit(cluster).target = count
 
     def _watch(self, node: BackendNode) -> None:
-        """A node that is down for `node_grace` seconds is given up: its containers are placed anew."""
+        """A node that is down for `node_grace` seconds is given up: its containers are placed anew, except
+        those that the backend moves by itself and those whose data are there."""
         if node.up:
             if (timer := self._graces.pop(node.uuid, None)) is not None:
                 timer.cancel()
@@ -174,7 +185,8 @@ class Infrastructure:
             pinned = pinned or bool(volume_sources(c.definition))
             elsewhere = any(n.uuid != uuid for n in self.core.world.candidates(service))
             # What has data there waits for the node; so does what could run nowhere else.
-            if c.runs and not pinned and (elsewhere or service.every_node):
+            stays = pinned or _is_moved_by_the_backend(c)
+            if c.active and not stays and (elsewhere or service.every_node):
                 moving.append(c)
         if moving:
             log.warning("a node does not answer; its containers are placed anew", extra={"node": node.name})
@@ -390,6 +402,10 @@ class Infrastructure:
             user.update(dict.fromkeys(tag["name"] for tag in service.get("tags")))
         out = [{"name": name, "origin": "user"} for name in user]
         return out + [{"name": name, "origin": "tutum"} for name in sorted(automatic) if name not in user]
+
+
+def _is_moved_by_the_backend(container: Container) -> bool:
+    return container.spec is not None and container.spec.movable
 
 
 _PARTICIPLES = {

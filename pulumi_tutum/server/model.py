@@ -27,6 +27,7 @@ from .backends import (
     GONE,
     RESTARTING,
     RUNNING,
+    WAITING,
     ContainerSpec,
     ImageInfo,
     LinkSpec,
@@ -59,7 +60,8 @@ class Settings:
         retain_terminated: seconds for which terminated objects are still shown.
         lenient: `redeploy` from Not running is taken as `start`.
         port_range: first and last dynamic outer port.
-        node_grace: seconds that a node may be unreachable before its containers are placed anew.
+        node_grace: seconds that a node may be unreachable before its containers are placed anew. (Not those
+            that the backend moves by itself.)
     """
 
     user: str = "admin"
@@ -247,17 +249,27 @@ class Container:
         return self.status == RUNNING and not self.looping
 
     @property
+    def waits(self) -> bool:
+        """Whether the backend will start it again by itself, as soon as a node can take it."""
+        return self.status == WAITING
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs, or will without being asked."""
+        return self.runs or self.waits
+
+    @property
     def state(self) -> str:
         """The API's word: Starting, Running, Stopping, Stopped, Terminating, Terminated."""
         if self.status == GONE:
             return "Terminated"
         if self.wanted == "gone":
             return "Terminating"
-        if self.runs and self.wanted == "stopped":
+        if self.active and self.wanted == "stopped":
             return "Stopping"
-        if self.runs:
-            return "Running" if self.steady else "Starting"
-        return "Starting" if self.wanted == "running" else "Stopped"
+        if self.steady:
+            return "Running"
+        return "Starting" if self.active or self.wanted == "running" else "Stopped"
 
     def get(self, name: str) -> Any:
         """An attribute of the definition it was made from."""
@@ -520,7 +532,8 @@ def _spec(row: Mapping[str, Any]) -> ContainerSpec:
         )
         for link in row.get("links", ())
     )
-    values["linked_as"] = tuple(row.get("linked_as", ()))
+    for name in ("linked_as", "tags"):
+        values[name] = tuple(row.get(name, ()))
     return ContainerSpec(**values)
 
 

@@ -298,7 +298,7 @@ class Records:
 
 def _loads(container: Container) -> bool:
     """Whether placement counts it as running."""
-    return container.runs or container.wanted == "running"
+    return container.active or container.wanted == "running"
 
 
 def _discard(index: dict[str, Any], key: str, member: str) -> None:

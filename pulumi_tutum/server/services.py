@@ -419,7 +419,7 @@ class Services:
                 c.keep_volumes = False
             elif c.wanted == "gone":
                 continue
-            elif verb == "stop" and (c.runs or c.wanted == "running"):
+            elif verb == "stop" and (c.active or c.wanted == "running"):
                 change.edit(c).wanted = "stopped"
             elif verb == "start" and not c.runs:
                 change.edit(c).ran = False
@@ -581,8 +581,8 @@ class Services:
         if verb not in CONTAINER_ACTIONS:
             raise BadRequest(f"There is no action '{verb}' of containers")
         text = f"Container {verb.capitalize()}"
-        # What its restart policy is bringing back can be stopped and removed like what runs.
-        state = RUNNING if container.runs and container.state == STARTING else container.state
+        # What its restart policy or its backend is bringing back can be stopped and removed like what runs.
+        state = RUNNING if container.active and container.state == STARTING else container.state
         if state not in CONTAINER_ACTIONS[verb]:
             error = BadRequest(f"Container cannot be {_PARTICIPLES[verb]} in state '{container.state}'")
             self.core.refuse(text, object_, request, error, verb)

@@ -15,7 +15,7 @@ from .backends import Backend, Observed
 from .clock import Clock
 from .deployment import World
 from .kept_output import KeptOutput
-from .model import Container, Service
+from .model import Container, Node, Service
 from .records import Change, Records
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -51,7 +51,7 @@ class Settling:
                 return
             with self.records.change() as change:
                 change.edit(service)
-                if not any(c.runs for c in self.records.containers_of(service.uuid)):
+                if not any(c.active for c in self.records.containers_of(service.uuid)):
                     service.stopped = self.clock.time()
                 service.state = state
         except ServerError:
@@ -88,15 +88,16 @@ class Settling:
     def state_of(self, service: Service) -> str:
         """The stable state that follows from the containers there are."""
         live = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
-        alive = [c for c in live if c.runs]
+        alive = [c for c in live if c.active]
         monitor = service.monitor_seconds
-        well = [c for c in alive if uptime.is_well(c, monitor) and not self._is_cut_off(c)]
+        well = [c for c in alive if uptime.is_well(c, monitor)]
         return settled_state(len(well), len(alive) - len(well), len(live) - len(alive), service.goal)
 
-    def _is_cut_off(self, container: Container) -> bool:
-        """Whether it waits on a node that was given up, because its data are there."""
+    def awaited_node(self, container: Container) -> Node | None:
+        """The node that a container has to wait for, because it does not answer."""
         node = self.records.nodes.get(container.node)
-        return node is not None and node.given_up
+        bound = container.spec is None or not container.spec.movable
+        return node if node is not None and node.state == "Unreachable" and bound else None
 
     def apply(self, change: Change, container: Container, seen: Observed) -> None:
         """Bring a container's record up to what was observed, and decide what follows for it alone."""
@@ -141,6 +142,8 @@ class Settling:
             if not c.wanted and (destroy == "ALWAYS" or (destroy == "ON_SUCCESS" and c.exit_code == 0)):
                 c.wanted = "gone"
                 self._note_finished(change, c)
+        elif seen.status == backends.WAITING:
+            c.exit_code, c.reason = None, seen.reason
         elif seen.status == backends.GONE:
             c.reason = c.reason or seen.reason
             self.ended(change, c)

@@ -243,7 +243,9 @@ class Transition:
                     continue
                 if c.wanted == "gone" and not final:
                     continue
-                if c.wanted == "running":
+                if c.wanted == "running" and (waits := self._why_it_waits(c)):
+                    self._fail(change, c, f"{waits} (not {within})" if reason else waits)
+                elif c.wanted == "running":
                     verb = "start"
                     detail = f": {c.health_detail}" if c.runs and c.health_detail else ""
                     if c.runs:
@@ -269,7 +271,7 @@ class Transition:
                 self.settling.end_action(change, c.action, reason)
                 c.action, c.wanted = "", "gone"
                 return
-            if c.uuid in self.asked:
+            if c.uuid in self.asked and not c.waits:
                 # The backend has accepted the start: it must not come up later.
                 self.settling.end_action(change, c.action, reason)
                 c.action, c.wanted, c.ran = "", "stopped", True
@@ -336,14 +338,33 @@ class Transition:
         if c.wanted == "gone":
             self._operate(c, lambda: self._remove(c))
         elif c.wanted == "stopped":
-            if c.runs or c.uuid in self.asked:
+            if c.active or c.uuid in self.asked:
                 self._operate(c, lambda: backend.stop(c.uuid))
             else:
                 with self.records.change() as change:
                     self.settling.arrived(change, c)
         elif c.wanted == "running" and not c.runs and c.uuid not in self.asked:
-            self.begun.add(c.uuid)
-            self._operate(c, lambda: self._bring_up(c))
+            self._begin(c)
+
+    def _begin(self, c: Container) -> None:
+        """Have a container brought up; fail it if it can run on one node only, and that was given up."""
+        node = self.settling.awaited_node(c)
+        if node is not None and node.given_up and c.status:
+            with self.records.change() as change:
+                self._fail(change, c, self._why_it_waits(c))
+            return
+        self.begun.add(c.uuid)
+        self._operate(c, lambda: self._bring_up(c))
+
+    def _why_it_waits(self, c: Container) -> str:
+        """A sentence about a container that waits for a node; "" when it does not wait."""
+        told = self.told.get(c.uuid)
+        if told is not None and told.status == backends.WAITING:
+            return told.reason
+        if c.waits:
+            return c.reason
+        node = self.settling.awaited_node(c)
+        return f"{c.name} waits for node {node.name}, which does not answer" if node is not None else ""
 
     def _deploy(self, change: Change, live: list[Container]) -> None:
         """Decide which containers are to come, to start and to go next."""
@@ -767,7 +788,10 @@ class Transition:
 
     def _end_action(self, change: Change) -> None:
         service = self.service
-        error = "; ".join(f"{name}: {reason}" for name, reason in self.failures.items())
+        error = "; ".join(
+            reason if reason.startswith(f"{name} ") else f"{name}: {reason}"
+            for name, reason in self.failures.items()
+        )
         if service.state == TERMINATED:
             error = ""
         action = self.records.actions.get(service.action)

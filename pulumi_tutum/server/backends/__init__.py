@@ -18,7 +18,12 @@ may help (the engine does not answer). Nothing else is expected.
 A backend whose containers have addresses of the control plane's own overlay network (10.7.0.0/16) says so
 with the class attribute `overlay = True`; without it, link variables name hosts (`DB-1`), which outlive a
 restart of the target. `volumes_from` is resolved by the control plane into the source's named volumes and
-host paths, on the same node."""
+host paths, on the same node.
+
+A backend that moves a running container to another node by itself, when its node dies, says so with the
+class attribute `moves = True`. It moves only containers whose spec is `movable`, and only to nodes that have
+all the spec's `tags`. `Observed.node` tells where the container is. The control plane never replaces such a
+container."""
 
 from __future__ import annotations
 
@@ -29,8 +34,10 @@ from typing import Any, NamedTuple, Protocol
 from ...errors import BackendError, Problem
 
 #: What a container is doing, as far as a backend can tell. `restarting`: its restart policy is bringing it
-#: back.
+#: back. `waiting`: it has run and is to run, but its node does not answer, or no node can take it; the
+#: backend starts it without being asked again.
 CREATED, RUNNING, RESTARTING, EXITED, GONE = "created", "running", "restarting", "exited", "gone"
+WAITING = "waiting"
 
 
 #: As a label of the DNS; Linux itself takes one more.
@@ -97,6 +104,10 @@ class ContainerSpec:
     #: links to the service that are known, and its name without the suffix that Pulumi put to it.
     linked_as: tuple[str, ...] = ()
     short_name: str = ""
+    #: For backends that move containers: whether nothing binds it to `node` once it runs, and the tags that
+    #: every node which it may be moved to must have.
+    movable: bool = False
+    tags: tuple[str, ...] = ()
 
     @property
     def probed_port(self) -> int | None:
@@ -129,10 +140,10 @@ class Observed:
     """One container as it is now.
 
     Attributes:
-        status: CREATED, RUNNING, RESTARTING, EXITED or GONE.
+        status: CREATED, RUNNING, RESTARTING, WAITING, EXITED or GONE.
         exit_code: of the last exit, else None.
         reason: why it failed, for users (`No such image`, `port is already allocated`, `out of memory`), or
-        "".
+        ""; for WAITING a sentence that names the container and what it waits for.
         node: uuid of the node it is on.
         healthy: what its health check says, or the HEALTHCHECK of its image where the service has none; None
             without one, or while it is not known yet.
@@ -168,7 +179,8 @@ class BackendNode:
 
     Attributes:
         up: False: it exists and does not answer (state Unreachable).
-        open: False: what is on it stays, but it takes nothing new.
+        open: False: it takes nothing new.
+        drained: it answers, and its operator has removed all containers from it.
     """
 
     uuid: str
@@ -176,6 +188,7 @@ class BackendNode:
     tags: tuple[str, ...] = ()
     up: bool = True
     open: bool = True
+    drained: bool = False
     address: str = ""
     docker_version: str = ""
     cpu: int = 1

@@ -45,6 +45,7 @@ from . import (
     GONE,
     RESTARTING,
     RUNNING,
+    WAITING,
     BackendNode,
     ContainerSpec,
     ExecSession,
@@ -243,8 +244,10 @@ class DockerBackend:
             filters=_EVENTS,
             on_event=lambda event: self._on_event(engine, event),
             on_up=lambda: self._resync(engine),
-            on_down=self._nodes_changed,
+            on_down=lambda: self._lose_sight(engine),
         )
+        if not engine.up:
+            self._lose_sight(engine)
 
     async def close(self) -> None:
         self._watcher = None
@@ -340,6 +343,17 @@ class DockerBackend:
     def _nodes_changed(self) -> None:
         if self._watcher is not None:
             self._watcher.nodes_changed()
+
+    def _lose_sight(self, engine: Engine) -> None:
+        """An engine does not answer: what ran there may have ended."""
+        for container in self._containers.values():
+            if container.engine is engine and container.seen.status in (RUNNING, RESTARTING):
+                name = container.spec.name if container.spec else "the container"
+                reason = f"{name} waits for node {engine.address.name}, which does not answer"
+                self._health.forget(container.uuid)
+                seen = dataclasses.replace(container.seen, status=WAITING, reason=reason, healthy=None)
+                self._see(container, seen, tell=True)
+        self._nodes_changed()
 
     # -- what an engine really has
 
@@ -868,7 +882,7 @@ class DockerBackend:
         else:
             engine, identity = container.engine, container.id
             engines = [engine]
-            alive = container.seen.status in (RUNNING, RESTARTING) or container.stale
+            alive = container.seen.status in (RUNNING, RESTARTING, WAITING) or container.stale
             container.calls += 1  # until the end: nobody needs to be told
             try:
                 await engine.call(lambda client: self._end(client, identity, alive), slow=True)

@@ -53,6 +53,7 @@ from . import (
     GONE,
     RESTARTING,
     RUNNING,
+    WAITING,
     BackendNode,
     ContainerSpec,
     ExecSession,
@@ -341,6 +342,8 @@ class SimulatedBackend:
         for spec, seen in known:
             if seen.status in ("", GONE):
                 continue
+            if seen.status == WAITING:
+                seen = dataclasses.replace(seen, status=RUNNING, reason="")
             container = _Container(spec, seen)
             self._containers[spec.uuid] = container
             if seen.status == RUNNING:
@@ -397,8 +400,21 @@ class SimulatedBackend:
         """A node stops answering, or answers again."""
         if uuid in self._nodes:
             self._nodes[uuid] = dataclasses.replace(self._nodes[uuid], up=up)
+            for container in [c for c in self._containers.values() if c.seen.node == uuid]:
+                self._follow_node(container, up)
             if self._watcher:
                 self._watcher.nodes_changed()
+
+    def _follow_node(self, container: _Container, up: bool) -> None:
+        """What runs on a node cannot be seen while the node does not answer."""
+        if up and container.seen.status == WAITING:
+            self._see(container, status=RUNNING, reason="")
+            self._schedule_exit(container)
+        elif not up and container.seen.status in (RUNNING, RESTARTING):
+            self._still(container)
+            node = self._nodes[container.seen.node].name
+            reason = f"{container.spec.name} waits for node {node}, which does not answer"
+            self._see(container, status=WAITING, reason=reason, healthy=None)
 
     # -- images
 
@@ -448,6 +464,9 @@ class SimulatedBackend:
         container = self._of(uuid)
         if container.seen.status in (RUNNING, RESTARTING) or container.timer is not None:
             return container.seen
+        node = self._nodes.get(container.seen.node)
+        if node is not None and not node.up:
+            raise BackendError(f"node {node.name} does not answer", transient=True)
         does = container.behaviour
         if does.start_error:
             raise BackendError(does.start_error)
@@ -543,7 +562,7 @@ class SimulatedBackend:
             return Observed(uuid, GONE)
         if container.behaviour.stop_seconds and container.seen.status == RUNNING:
             await sleep(self._clock, container.behaviour.stop_seconds)
-        ran = container.seen.status in (RUNNING, RESTARTING)
+        ran = container.seen.status in (RUNNING, RESTARTING, WAITING)
         self._still(container)
         if ran:
             self._log(container, "stderr", "Exited with code 143\n")

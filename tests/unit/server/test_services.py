@@ -321,7 +321,9 @@ def test_a_node_that_is_lost() -> None:
             plane.backend.set_node_up(node, False)
             await plane.advance(19)
             assert plane.control.detail("node", node)["state"] == "Unreachable"
+            assert plane.state(uuid) == "Partly running"
             assert plane.get(uuid)["current_num_containers"] == 4
+            assert plane.get(uuid)["running_num_containers"] == 2
             await plane.advance(10)
             assert plane.state(uuid) == "Running"
             assert {c["node"] for c in plane.containers(uuid)} != {f"/api/v1/node/{node}/"}
@@ -363,17 +365,53 @@ def test_what_has_data_on_a_lost_node_waits_visibly() -> None:
             source = plane.get(uuid)["resource_uri"]
             bindings = [{"volumes_from": source}]
             user = await plane.up(name="user", target_num_containers=2, bindings=bindings)
-            before = plane.containers(uuid), plane.containers(user)
-            node = before[0][0]["node"].split("/")[-2]
+            node = plane.containers(uuid)[0]["node"].split("/")[-2]
+            name = plane.control.detail("node", node)["nickname"]
+            before = [c["uuid"] for s in (uuid, user) for c in plane.containers(s)]
             plane.backend.set_node_up(node, False)
-            await plane.advance(15)
-            assert plane.state(uuid) == "Running"
-            await plane.advance(10)
-            assert plane.state(uuid) == plane.state(user) == "Partly running"
-            assert (plane.containers(uuid), plane.containers(user)) == before
+            for seconds in (1, 25):
+                # At once, and after the grace.
+                await plane.advance(seconds)
+                assert plane.state(uuid) == plane.state(user) == "Partly running"
+                assert plane.get(uuid)["running_num_containers"] == 1
+                for service in (uuid, user):
+                    (waiting,) = [c for c in plane.containers(service) if c["node"].split("/")[-2] == node]
+                    assert waiting["state"] == "Starting"
+                    expected = f"{waiting['name']} waits for node {name}, which does not answer"
+                    assert waiting["exit_code_msg"] == expected
+            reply = await plane.act(uuid, "start")
+            await plane.advance(1)
+            assert plane.action(reply)["error"].startswith("web-")
+            assert f" waits for node {name}, which does not answer" in plane.action(reply)["error"]
+            assert [c["uuid"] for s in (uuid, user) for c in plane.containers(s)] == before
             plane.backend.set_node_up(node, True)
             await plane.advance(1)
             assert plane.state(uuid) == plane.state(user) == "Running"
+
+    run(test)
+
+
+def test_the_only_container_waits_for_its_node() -> None:
+    async def test() -> None:
+        async with Plane(1, node_grace=20) as plane:
+            uuid = await plane.up(bindings=[{"container_path": "/data"}])
+            node = plane.containers(uuid)[0]["node"].split("/")[-2]
+            plane.backend.set_node_up(node, False)
+            await plane.advance(1)
+            assert plane.state(uuid) == "Partly running"
+            assert plane.get(uuid)["stopped_datetime"] is None
+            # Within the grace a start waits for the node.
+            reply = await plane.act(uuid, "start")
+            await plane.advance(10)
+            assert plane.action(reply)["state"] == "In progress"
+            plane.backend.set_node_up(node, True)
+            await plane.advance(6)
+            assert plane.action(reply)["state"] == "Success"
+            plane.backend.set_node_up(node, False)
+            await plane.advance(1)
+            await plane.act(uuid, "stop")
+            await plane.advance(1)
+            assert plane.state(uuid) == "Stopped"
 
     run(test)
 

@@ -56,7 +56,7 @@ from .errors import (
     WaitError,
     WaitTimeout,
 )
-from .waiting import Waiter
+from .waiting import Waiter, explain_containers
 
 __all__ = ["main"]
 
@@ -280,9 +280,11 @@ def ps(ctx: click.Context, everything: bool, state: str | None, as_json: bool) -
             for service in client.list_services(state=state)
             if everything or state or service.get("state") != lifecycle.TERMINATED
         ]
-    if as_json:
-        _print_json(services)
-        return
+        if as_json:
+            _print_json(services)
+            return
+        partly = [service for service in services if service.get("state") == lifecycle.PARTLY_RUNNING]
+        remarks = [line for service in partly for line in explain_containers(client, service)]
     _table(
         ("NAME", "UUID", "STATE", "CONTAINERS", "IMAGE", "DEPLOYED", "PUBLIC DNS"),
         (
@@ -300,6 +302,8 @@ def ps(ctx: click.Context, everything: bool, state: str | None, as_json: bool) -
         ),
         spare=("PUBLIC DNS", "DEPLOYED"),
     )
+    for remark in remarks:
+        click.echo(remark)
 
 
 @main.command()

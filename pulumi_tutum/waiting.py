@@ -555,6 +555,30 @@ def explain(
     return [schema.masked(line, hidden or own) for line in lines]
 
 
+def explain_containers(
+    client: Client,
+    service: Mapping[str, Any],
+    *,
+    cancelled: Signal | None = None,
+    seconds: float = _EXPLAIN_SECONDS,
+) -> list[str]:
+    """A sentence for each container that a service has and that does not run or is not healthy."""
+    limits: Limits = {"deadline": time.monotonic() + seconds, "cancelled": cancelled}
+    listed, hidden = _together(
+        [
+            lambda: list(client.list_containers(service["uuid"], **limits)),
+            lambda: _hidden(client, service, limits),
+        ],
+        limits,
+    )
+    present = [c for c in listed or [] if c.get("state") not in lifecycle.ENDING]
+    failing = _failing(present, "")
+    lines = [_sentence(container) for container in failing[:_EXPLAIN_CONTAINERS]]
+    lines += _others(failing[_EXPLAIN_CONTAINERS:])
+    own = schema.secret_values({"container_envvars": service.get("container_envvars")})
+    return [schema.masked(line, hidden or own) for line in lines]
+
+
 def _actions(
     client: Client, service: Mapping[str, Any], uris: Sequence[str], limits: Limits
 ) -> list[Mapping[str, Any]]:

@@ -539,6 +539,7 @@ def test_a_service_that_does_not_start_is_kept_and_repaired_in_place(stack: Stac
     first = uuid(stack)
     assert stack.state["web"].outputs["state"] == "Partly running"
     assert stack.refresh() == ["web"]
+    assert "-2: Stopped, exit code 3" in "\n".join(stack.troubles["web"])
     good = {**WEB, "target_num_containers": 2}
     assert stack.up(web=good) == {"web": "update"}
     assert uuid(stack) == first

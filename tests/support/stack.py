@@ -87,6 +87,8 @@ class Stack:
     state: dict[str, Resource] = field(default_factory=dict)
     #: Replaced resources that are still to be deleted; like the engine's, they outlive a run that fails.
     condemned: list[tuple[str, Resource]] = field(default_factory=list)
+    #: What the last refresh said about each resource that was not healthy.
+    troubles: dict[str, list[str]] = field(default_factory=dict)
     _host: Host | None = None
 
     @property
@@ -163,6 +165,7 @@ class Stack:
     def refresh(self) -> list[str]:
         """Reads everything; returns the names of what was not healthy."""
         sick = []
+        self.troubles = {}
         for name, resource in list(self.state.items()):
             try:
                 bags = {"properties": resource.outputs, "inputs": resource.inputs}
@@ -172,6 +175,7 @@ class Stack:
                 if failure is None:
                     raise Failed(error_text(error), kept=False) from None
                 sick.append(name)
+                self.troubles[name] = list(failure.reasons)
                 inputs = rpc.deserialize_properties(failure.inputs) or resource.inputs
                 outputs = rpc.deserialize_properties(failure.properties)
                 self.state[name] = Resource(resource.id, inputs, outputs, failed=True)

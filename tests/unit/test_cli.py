@@ -117,6 +117,17 @@ def test_ps_as_a_table_and_as_json(run: Run, web: dict[str, Any]) -> None:
     assert web["uuid"] in [service["uuid"] for service in listed]
 
 
+def test_ps_says_which_containers_do_not_run(run: Run, web: dict[str, Any], client: Client) -> None:
+    values = {"SIMULATE_EXIT": "3", "SIMULATE_EXIT_AFTER": "0", "SIMULATE_ONLY": "2"}
+    crash = [{"key": key, "value": value} for key, value in values.items()]
+    client.update_service(web["uuid"], {"target_num_containers": 2, "container_envvars": crash})
+    assert run("start", web["name"]).exit_code == 1
+    lines = run("ps").stdout.splitlines()
+    assert [line for line in lines if line.startswith("container ")] == [
+        f"container {web['name']}-2: Stopped, exit code 3 (General error)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("width", "headings"),
     [

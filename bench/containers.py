@@ -230,6 +230,114 @@ def _idle(url: str) -> bool:
     return not _docker(url, "ps", "--quiet")
 
 
+# -- a swarm that loses a node ---------------------------------------------------------------------
+
+#: How many containers a service has, one on each node.
+_NODES = 3
+
+
+def healing(run: Run) -> Iterator[Line]:
+    """A node dies, or is drained, that has a container of ours and one of `docker service create`."""
+    if reason := _lacking():
+        yield Skipped("healing", "a swarm that loses a node", reason)
+        return
+    with SwarmCluster(_NODES) as cluster:
+        (image,) = images.load(cluster, images.hello())
+        data = run.folder / "healing"
+        # A grace that does not end: what is replaced has been replaced by the swarm.
+        options: dict[str, Any] = {"node": cluster.node_urls[:1], "data": data, "node_grace": 3600}
+        with Server(backend="swarm", log_level="warning", **options) as server, _client(server) as client:
+            for what, loss in (
+                ("its node dies", partial(_kill, cluster)),
+                ("its node dies, without a control plane", partial(_kill_both, cluster, server)),
+                ("its node is drained", partial(_drain, cluster)),
+            ):
+                samples: tuple[list[float], list[float]] = ([], [])
+                for _ in range(run.times):
+                    ours, peer = _replaced(cluster, server, client, image, loss)
+                    samples[0].append(ours)
+                    samples[1].append(peer)
+                what = f"a container runs again after {what} / the peer's, of docker service create"
+                yield ratio("healing", what, "s", samples, goal=1.2, note="of the same loss")
+
+
+def _replaced(
+    cluster: SwarmCluster,
+    server: Server,
+    client: Client,
+    image: str,
+    loss: Callable[[], Callable[[], None]],
+) -> tuple[float, float]:
+    """Seconds until what ran on the last node runs on another one: ours, and the peer's.
+
+    Args:
+        loss: loses the last node, and returns what brings it back.
+    """
+    spread = {"target_num_containers": _NODES, "deployment_strategy": "HIGH_AVAILABILITY"}
+    uuid = _created(client, **spread)
+    url, left = cluster.node_urls[0], cluster.node_urls[:-1]
+    create = ["service", "create", "--quiet", "--no-resolve-image", "--endpoint-mode", "dnsrr"]
+    peer = _docker(url, *create, "--detach=false", f"--replicas={_NODES}", image).strip()
+    labels = (f"io.tutum.service={uuid}", f"com.docker.swarm.service.id={peer}")
+
+    def count(label: str) -> int:
+        """How many containers with a label run on the other nodes."""
+        filters = ["--quiet", f"--filter=label={label}"]
+        return sum(len(_docker(node, "ps", *filters).split()) for node in left)
+
+    _until(lambda: all(count(label) == _NODES - 1 for label in labels), "a container on each node")
+    _until(lambda: not _bound(url, uuid), "the swarm to be free to move ours")
+    began = time.perf_counter()
+    restore = loss()
+    took: dict[str, float] = {}
+
+    def replaced() -> bool:
+        for label in labels:
+            if label not in took and count(label) == _NODES:
+                took[label] = time.perf_counter() - began
+        return len(took) == len(labels)
+
+    _until(replaced, "the containers to be replaced")
+    restore()
+    _clear(client)
+    _docker(url, "service", "rm", peer)
+    for node in cluster.node_urls:
+        _until(partial(_idle, node), "the containers to go")
+    return took[labels[0]], took[labels[1]]
+
+
+def _bound(url: str, uuid: str) -> bool:
+    """Whether a container of a service may run on one node only."""
+    found = _docker(url, "service", "ls", "--quiet", f"--filter=label=io.tutum.service={uuid}").split()
+    placement = "{{.Spec.TaskTemplate.Placement}}"
+    return "node.id" in _docker(url, "service", "inspect", f"--format={placement}", *found)
+
+
+def _kill(cluster: SwarmCluster) -> Callable[[], None]:
+    cluster.kill_node(_NODES - 1)
+    return partial(cluster.start_node, _NODES - 1)
+
+
+def _kill_both(cluster: SwarmCluster, server: Server) -> Callable[[], None]:
+    server.kill()
+    cluster.kill_node(_NODES - 1)
+
+    def restore() -> None:
+        cluster.start_node(_NODES - 1)
+        server.start()
+
+    return restore
+
+
+def _drain(cluster: SwarmCluster) -> Callable[[], None]:
+    def update(availability: str) -> None:
+        node = cluster.daemons[-1].name
+        _docker(cluster.node_urls[0], "node", "update", f"--availability={availability}", node)
+
+    update("drain")
+    return partial(update, "active")
+
+
 # -- logs ------------------------------------------------------------------------------------------
 
 _WRITERS = 16

@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "memory": ("bench.deploys:host_memory", "memory of the provider host"),
     "docker": ("bench.containers:docker", "the Docker backend"),
     "swarm": ("bench.containers:swarm", "the swarm backend"),
+    "healing": ("bench.containers:healing", "a swarm that loses a node"),
     "logs": ("bench.containers:logs", "log lines a second"),
 }
 

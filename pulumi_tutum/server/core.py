@@ -78,7 +78,8 @@ class Core:
         self.backend = backend
         self.clock = clock
         self.records = Records(store)
-        self.world = World(self.records, settings, backend.name, bool(getattr(backend, "overlay", False)))
+        overlay, moves = (bool(getattr(backend, name, False)) for name in ("overlay", "moves"))
+        self.world = World(self.records, settings, backend.name, overlay, moves)
         self.shapes = Shapes(self.world)
         self.hub = Hub()
         self.convergence = Convergence(self.world, backend, clock, self._settled)

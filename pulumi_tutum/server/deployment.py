@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .. import schema
 from ..errors import BackendError
 from . import environment, scheduler
-from .backends import ContainerSpec, ImageInfo, LinkSpec, PortSpec, VolumeSpec, probed_port
+from .backends import EXITED, ContainerSpec, ImageInfo, LinkSpec, PortSpec, VolumeSpec, probed_port
 from .environment import Peer
 from .model import (
     Container,
@@ -44,6 +45,8 @@ class World:
     settings: Settings
     backend: str
     overlay: bool
+    #: The backend moves containers by itself.
+    moves: bool = False
     #: Where the search for a free port or address goes on: protocol or "overlay" -> last given out.
     cursors: dict[str, int] = dataclasses.field(default_factory=dict)
     #: Outer ports that somebody else turned out to use: node -> (protocol, port).
@@ -111,9 +114,7 @@ class World:
         pinned = self.pinned(service, ordinal)
         if only is not None:
             pinned = {only} if pinned is None else pinned & {only}
-        tags = [tag["name"] for tag in service.get("tags")]
-        strategy = service.get("deployment_strategy")
-        node = scheduler.place(strategy, scheduler.candidates(loads, tags, fixed, pinned))
+        node = self._choose(service, loads, fixed, pinned)
         container = Container(
             new_uuid(),
             self.records.next_seq(),
@@ -134,6 +135,50 @@ class World:
         node.running += 1
         node.of_service += 1
         return container
+
+    def _choose(
+        self,
+        service: Service,
+        loads: list[NodeLoad],
+        fixed: Collection[tuple[str, int]],
+        pinned: Collection[str] | None,
+    ) -> NodeLoad:
+        """The node that a service's strategy chooses among those that can take a container of it."""
+        tags = [tag["name"] for tag in service.get("tags")]
+        found = scheduler.candidates(loads, tags, fixed, pinned)
+        return scheduler.place(service.get("deployment_strategy"), found)
+
+    def place_again(self, change: Change, service: Service, container: Container) -> None:
+        """Choose a node for a stopped container that nothing binds to the one on which it ran.
+
+        Raises:
+            NoNode: no node can take it.
+        """
+        loads = [self._without(node, container) for node in self.loads(service)]
+        fixed = {
+            (p["protocol"], p["outer_port"])
+            for p in container.get("container_ports")
+            if p.get("outer_port") is not None
+        }
+        node = self._choose(service, loads, fixed, None)
+        assert container.spec is not None
+        change.edit(container)
+        if any(node.has((protocol, outer)) for protocol, _, outer in container.outer):
+            container.outer = tuple(self._outer_ports(service, node))
+        ports = _ports(container, container.image_info)
+        container.node = node.uuid
+        container.spec = dataclasses.replace(container.spec, node=node.uuid, ports=ports)
+
+    @staticmethod
+    def _without(node: NodeLoad, container: Container) -> NodeLoad:
+        """A node as it would be without a container that is wanted there."""
+        if node.uuid != container.node:
+            return node
+        own = {(protocol, outer) for protocol, _, outer in container.outer}
+        taken = set(node.taken) - own
+        return dataclasses.replace(
+            node, running=node.running - 1, of_service=node.of_service - 1, taken=taken
+        )
 
     @staticmethod
     def excess(service: Service, containers: Sequence[Container]) -> list[Container]:
@@ -173,11 +218,16 @@ class World:
         node.added.update((protocol, outer) for protocol, _, outer in given)
         if service.get("network") == "host":
             return given
+        # A container that the backend moves keeps its port, so no other node may have given it out either.
+        searched = node
+        if self.moves:
+            everywhere = itertools.chain.from_iterable(self.records.ports.values())
+            searched = dataclasses.replace(node, taken={*node.taken, *everywhere})
         for p in ports:
             if p.get("outer_port") is None:
                 # One row for all nodes: several may answer at the same address.
                 after = self.cursors.get(p["protocol"], 0)
-                outer = scheduler.free_port(node, p["protocol"], self.settings.port_range, after)
+                outer = scheduler.free_port(searched, p["protocol"], self.settings.port_range, after)
                 self.cursors[p["protocol"]] = outer
                 node.added.add((p["protocol"], outer))
                 given.append((p["protocol"], p["inner_port"], outer))
@@ -270,6 +320,7 @@ class World:
             node,
             container.get("container_envvars"),
         )
+        volumes = tuple(self._volumes(change, service, container, info))
         change.edit(container)
         container.linked = linked
         container.image_info = info
@@ -287,7 +338,7 @@ class World:
             working_dir=container.get("working_dir"),
             environment=variables,
             ports=_ports(container, info),
-            volumes=tuple(self._volumes(change, service, container, info)),
+            volumes=volumes,
             links=self.links(container),
             memory=container.get("memory"),
             cpu_shares=container.get("cpu_shares"),
@@ -298,7 +349,38 @@ class World:
             healthcheck=container.get("healthcheck"),
             linked_as=self.linked_as(service),
             short_name=_short_name(service),
+            movable=self.is_movable(service, container, volumes),
+            tags=self._tags_that_bind(service),
         )
+
+    def is_movable(self, service: Service, container: Container, volumes: Sequence[VolumeSpec]) -> bool:
+        """Whether the backend may move a container once it runs: nothing of it is on its node only."""
+        if not self.moves or service.every_node or volume_sources(container.definition):
+            return False
+        return not any(mount.volume for mount in volumes)
+
+    def _tags_that_bind(self, service: Service) -> tuple[str, ...]:
+        """The tags of a service that some nodes may not have."""
+        cluster_tags = {tag for cluster in self.records.clusters.values() for tag in cluster.tags}
+        names = (cluster.name for cluster in self.records.clusters.values())
+        on_all = cluster_tags.union(*(automatic_tags(self.backend, name) for name in names))
+        return tuple(sorted({tag["name"] for tag in service.get("tags")} - on_all))
+
+    def renew(self, change: Change, service: Service, container: Container) -> None:
+        """Bring the spec of a container that is about to be started up to what may have changed since it was
+        made."""
+        spec = container.spec
+        assert spec is not None
+        fresh = dataclasses.replace(
+            spec,
+            linked_as=self.linked_as(service),
+            movable=self.is_movable(service, container, spec.volumes),
+            tags=self._tags_that_bind(service),
+        )
+        if fresh != spec:
+            change.edit(container).spec = fresh
+        if fresh.movable and container.status == EXITED:
+            self.place_again(change, service, container)
 
     def _volumes(
         self, change: Change, service: Service, container: Container, info: ImageInfo

@@ -35,7 +35,6 @@ service has the state that its containers give it.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -631,9 +630,8 @@ class Transition:
                     change.add(Image(c.image, self.records.next_seq(), info))
                 elif known.info != info:
                     change.edit(known).info = info
-        elif (names := self.world.linked_as(self.service)) != c.spec.linked_as:
-            with self.records.change() as change:
-                change.edit(c).spec = dataclasses.replace(c.spec, linked_as=names)
+        else:
+            self._renew(c)
         assert c.spec is not None
         seen = await backend.create(c.spec)
         # Did it run and exit while this server was down? A job is not run twice; one that was killed, as with
@@ -643,6 +641,13 @@ class Transition:
             seen = await self._start(c)
             self.asked.add(c.uuid)
         return seen
+
+    def _renew(self, c: Container) -> None:
+        try:
+            with self.records.change() as change:
+                self.world.renew(change, self.service, c)
+        except NoNode as error:
+            raise BackendError(str(error), transient=isinstance(error, NotYet)) from None
 
     async def _start(self, c: Container) -> Observed:
         """Start a container that was created; where a dynamic port turns out to be somebody else's, with

@@ -269,6 +269,19 @@ def test_restart_policies(real: Real) -> None:
     assert len(runs(real, crashing)) == count
 
 
+def test_a_program_that_fails_is_run_once(real: Real) -> None:
+    service = real.run(run_command="sh -c 'sleep 1; exit 3'")
+    assert real.wait(service, "Stopped")["stopped_num_containers"] == 1
+    (container,) = real.containers(service)
+    assert (container["state"], container["exit_code"]) == ("Stopped", 3)
+    # The swarm is told not to run it again, though it would after a while.
+    label = {"label": f"io.tutum.service={service['uuid']}"}
+    until(lambda: len(real.engines[0].api.tasks(filters=label)) == 3, "its service is stopped")
+    (inside,) = [c for c in real.inside(service) if c.attrs["State"]["StartedAt"][:4] != "0001"]
+    assert inside.attrs["State"]["ExitCode"] == 3
+    real.terminate(service)
+
+
 def runs(real: Real, service: dict[str, Any]) -> list[str]:
     """IDs of the tasks of a service that ran."""
     label = {"label": f"io.tutum.service={service['uuid']}"}

@@ -290,8 +290,8 @@ def test_a_node_that_dies(real: Real, server: Server, cluster: SwarmCluster) -> 
         nodes_die(real, cluster, stack)
     stop.set()
     listener.join(60)
-    gone = {e["resource_uri"] for e in events if e["type"] == "container" and e["action"] == "delete"}
-    assert len(gone) >= 3
+    told = {e["state"] for e in events if e["type"] == "container" and e["action"] == "update"}
+    assert {"Starting", "Running"} <= told
     assert {"Unreachable", "Deployed"} <= {e["state"] for e in events if e["type"] == "node"}
 
 
@@ -313,10 +313,10 @@ def nodes_die(real: Real, cluster: SwarmCluster, stack: Stack) -> None:
 
         until(moved, "its containers run elsewhere")
         assert len(places(real, service)) == 3
-    assert stack.refresh() == []
+    until(lambda: stack.refresh() == [], "a refresh finds nothing wrong")
     assert stack.preview(free=FREE) == {}
-    shown = stack.state["free"].outputs["containers"]
-    assert shown == real.get(free["uuid"])["containers"] != declared.outputs["containers"]
+    # They were moved by the swarm, and are the same ones for the server.
+    assert stack.state["free"].outputs["containers"] == declared.outputs["containers"]
     until(lambda: dead not in places(real, everywhere), "one container less")
     assert real.settle(everywhere)["state"] == "Running"
     assert places(real, pinned).count(dead) == 1

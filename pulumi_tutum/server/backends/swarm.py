@@ -1,8 +1,12 @@
 """Containers on the nodes of a Docker Swarm.
 
-Each container is a swarm service of one replica, bound to the node that the control plane chose: replicas of
-one swarm service would have no names of their own, no exit codes, and could not be stopped one by one. It
-carries labels (engine.py), which join what the swarm has with what the control plane remembers.
+Each container is a swarm service of one replica: replicas of one swarm service would have no names of their
+own, no exit codes, and could not be stopped one by one. It carries labels (engine.py), which join what the
+swarm has with what the control plane remembers.
+
+A constraint binds it to the node that the control plane chose. Once it runs, the constraint is removed from a
+container that is `movable`: this does not restart it, and from then on the swarm itself moves it when its
+node dies or is drained, also while no control plane runs. The control plane only learns where it is.
 
   created    nothing in the swarm yet, but a place in its networks
   started    one replica; each start counts up `ForceUpdate`, so that its tasks can be told from earlier ones
@@ -41,6 +45,7 @@ from . import (
     GONE,
     RESTARTING,
     RUNNING,
+    WAITING,
     BackendNode,
     ContainerSpec,
     ExecSession,
@@ -71,7 +76,7 @@ from .health import HealthChecks, native_check, published_at, published_port_is_
 from .overlays import Ambiguous, Link, Place, place
 from .policy import Policy
 from .probes import hidden_values
-from .tasks import STOPPED, TAG, Task, Verdict
+from .tasks import PIN, STOPPED, Task, Verdict
 
 log = logging.getLogger("pulumi_tutum.server")
 
@@ -84,8 +89,9 @@ NETWORK, LINKS, EMPTIES = "io.tutum.network", "io.tutum.links", "io.tutum.emptie
 #: The revision of what somebody else has changed.
 _CHANGED = "changed by hand"
 
-#: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise.
-_BUSY, _IDLE_LEAST, _IDLE_MOST = 0.15, 1.0, 5.0
+#: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise. (A look
+#: must come within the delay of the policy of `autorestart` OFF.)
+_BUSY, _IDLE_LEAST, _IDLE_MOST = 0.15, 1.0, 2.5
 #: Seconds between two looks at services, nodes and networks; events make it sooner.
 _RELIST = 10.0
 #: What keeps a task from being placed must last this long: a predecessor may just be going.
@@ -102,7 +108,6 @@ _SECOND = 1_000_000_000
 _ONE = {"Replicated": {"Replicas": 1}}
 _EVENTS = {"type": ["service", "node", "container", "image"]}
 _IMAGE_EVENTS = frozenset({"tag", "load", "pull", "import"})
-_RESTART = {"OFF": "none", "ON_FAILURE": "on-failure", "ALWAYS": "any"}
 
 
 @dataclass
@@ -111,13 +116,15 @@ class _Container:
 
     Attributes:
         id: of its swarm service.
-        node: uuid of the node it is bound to.
+        node: uuid of the node it is bound to; "" when it may be moved.
         run: how often it has been started.
         stopped: nothing of it is to run.
         tasks: of the swarm service, oldest first, as the swarm describes them.
         verdict: what they mean.
+        superseded: IDs of tasks that the swarm gave up before they ended, as long as it knows them.
         blocked_at: since when its node has not taken it (the loop's clock).
         calls: calls about it that are in progress.
+        adjusting: its service is being changed because of what was seen of it.
         news: set, and replaced, when something has changed.
     """
 
@@ -133,17 +140,24 @@ class _Container:
     stopped: bool = True
     tasks: list[Task] = field(default_factory=list)
     verdict: Verdict = field(default_factory=lambda: Verdict(None))
+    superseded: set[str] = field(default_factory=set)
     blocked_at: float = 0.0
     calls: int = 0
+    adjusting: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of the swarm: its ID there, and what it is for the control plane."""
+    """A node of the swarm: its ID there, and what it is for the control plane.
+
+    Attributes:
+        is_tagged: constraints can name all its tags.
+    """
 
     id: str
     described: BackendNode
+    is_tagged: bool = True
 
 
 def open_backend(
@@ -193,6 +207,7 @@ class SwarmBackend:
 
     name: ClassVar[str] = "swarm"
     overlay: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -403,14 +418,21 @@ class SwarmBackend:
         found = self._nodes.get(node)
         if found is None:
             raise BackendError("the node is not in the swarm any more")
-        wanted = {f"{TAG}{tag}": "1" for tag in tags}
+        await self._change_tags(found.id, lambda present: tags)
 
+    async def _complete_tags(self, node: str) -> None:
+        """Give a node (its ID in the swarm) all the labels that its tags need."""
+        await self._change_tags(node, lambda present: present)
+
+    async def _change_tags(self, node: str, change: Callable[[Collection[str]], Collection[str]]) -> None:
         def update(client: Any) -> None:
-            seen = client.inspect_node(found.id)
+            seen = client.inspect_node(node)
             spec = seen["Spec"]
-            kept = {k: v for k, v in (spec.get("Labels") or {}).items() if not k.startswith(TAG)}
-            if {**kept, **wanted} != spec.get("Labels"):
-                client.update_node(found.id, seen["Version"]["Index"], {**spec, "Labels": {**kept, **wanted}})
+            labels = spec.get("Labels") or {}
+            kept = {k: v for k, v in labels.items() if not tasks.is_tag_label(k)}
+            wanted = {**kept, **tasks.tag_labels(change(tasks.tags_in(labels)))}
+            if wanted != labels:
+                client.update_node(node, seen["Version"]["Index"], {**spec, "Labels": wanted})
 
         # In the order in which they were asked for.
         async with self._tagging:
@@ -448,7 +470,7 @@ class SwarmBackend:
             self._look_again()
         elif (container := self._by_id.get(actor.get("ID", ""))) is not None:
             # While nobody of ours changes it, it is somebody else who does.
-            self._stale = self._stale or not container.calls
+            self._stale = self._stale or not (container.calls or container.adjusting)
             self._wake.set()
 
     async def _follow(self) -> None:
@@ -483,10 +505,15 @@ class SwarmBackend:
     def _is_busy(self) -> bool:
         if self._leaving or self._stale or any(map(self._answers, self._emptying.values())):
             return True
-        return any(
-            c.calls or (c.seen.status == RESTARTING and self._answers(c.node))
-            for c in self._containers.values()
-        )
+        return any(c.calls or self._is_on_its_way(c) for c in self._containers.values())
+
+    def _is_on_its_way(self, container: _Container) -> bool:
+        """Whether the swarm, or this backend, is about to do something about a container."""
+        if self._adjustment(container) is not None:
+            return True
+        if container.seen.status == RESTARTING:
+            return self._answers(container.node or container.seen.node)
+        return container.seen.status == WAITING and not container.verdict.blocked and not container.node
 
     async def _after_a_look(self) -> None:
         """Return when a look that began after this call has ended."""
@@ -542,7 +569,7 @@ class SwarmBackend:
         container.run = int(task.get("ForceUpdate") or 0)
         replicas = ((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas")
         container.stopped = STOPPED in constraints or replicas == 0
-        container.restart = (task.get("RestartPolicy") or {}).get("Condition", "none")
+        container.restart = tasks.policy(task)
         container.memory = (
             int(((task.get("Resources") or {}).get("Limits") or {}).get("MemoryBytes") or 0) >> 20
         )
@@ -565,7 +592,7 @@ class SwarmBackend:
 
     def _bound_to(self, template: Mapping[str, Any]) -> str:
         """uuid of the node that a service with this template is bound to; "" of none."""
-        found = (c.rpartition("==")[2] for c in tasks.constraints(template) if c.startswith("node.id=="))
+        found = (c.removeprefix(PIN) for c in tasks.constraints(template) if c.startswith(PIN))
         return self._node_uuid(next(found, ""))
 
     def _node_uuid(self, node: str) -> str:
@@ -582,11 +609,17 @@ class SwarmBackend:
             described = tasks.node(entry, uuid)
             if names.count(described.name) > 1:
                 described = dataclasses.replace(described, name=f"{described.name}-{entry['ID'][:6]}")
-            seen[uuid] = _Node(entry["ID"], described)
+            labels = entry["Spec"].get("Labels") or {}
+            present = {k: v for k, v in labels.items() if tasks.is_tag_label(k)}
+            seen[uuid] = _Node(entry["ID"], described, present == tasks.tag_labels(described.tags))
         if seen != self._nodes:
             self._nodes = seen
             if self._watcher is not None:
                 self._watcher.nodes_changed()
+        for node in seen.values():
+            if not node.is_tagged and self._watcher is not None and not self._tagging.locked():
+                # An operator labelled it by hand, in a way that constraints cannot name.
+                self._spawn(self._complete_tags(node.id))
 
     async def _look(self) -> None:
         """All tasks at once, and what follows from them for each container."""
@@ -625,20 +658,24 @@ class SwarmBackend:
         """Bring what is known of a container up to its tasks."""
         c, spec = container, container.spec
         c.tasks = tasks.real(found)
+        c.superseded &= {str(task["ID"]) for task in c.tasks}
+        c.superseded |= {str(task["ID"]) for task in c.tasks if tasks.is_superseded(task)}
         verdict = tasks.verdict(
             c.tasks,
             run=c.run,
             stopped=c.stopped,
             restart=c.restart,
             away=lambda task: self._is_away(task, c.node),
+            superseded=c.superseded,
             image=spec.image if spec else "",
             memory=c.memory,
         )
         if verdict.blocked and not c.verdict.blocked:
             c.blocked_at = asyncio.get_running_loop().time()
         c.verdict = verdict
+        self._adjust(c)
         if verdict.status is None:
-            if c.stopped and not c.calls and c.seen.status in (RUNNING, RESTARTING):
+            if c.stopped and not c.calls and c.seen.status in (RUNNING, RESTARTING, WAITING):
                 # Somebody has scaled it to nothing, and the swarm remembers no more of it.
                 self._see(c, dataclasses.replace(c.seen, status=EXITED, exit_code=137))
             return
@@ -646,15 +683,16 @@ class SwarmBackend:
             c.seen,
             status=verdict.status,
             exit_code=verdict.exit_code,
-            reason=verdict.reason,
+            reason=self._why_it_waits(c) if verdict.status == WAITING else verdict.reason,
             healthy=None,
             health_detail="",
-            restarts=max(sum(1 for t in c.tasks if tasks.run_of(t) == c.run) - 1, 0),
+            restarts=verdict.restarts,
+            last_exit_code=verdict.last_exit_code,
         )
         if (task := verdict.task) is not None:
             seen = dataclasses.replace(
                 seen,
-                node=self._node_uuid(task.get("NodeID", "")) or c.node,
+                node=self._node_uuid(task.get("NodeID", "")) or c.node or seen.node,
                 backend_id=tasks.container_id(task) or seen.backend_id,
                 address=tasks.address_in(task, NETWORK, str(c.place.home)) if c.place else "",
             )
@@ -668,6 +706,87 @@ class SwarmBackend:
         self._see(c, seen)
         if verdict.failure or verdict.blocked:
             self._stir(c)
+
+    def _why_it_waits(self, container: _Container) -> str:
+        """A sentence for users about a container that has run and is to run, but does not."""
+        verdict = container.verdict
+        name = container.spec.name if container.spec else "the container"
+        origin = verdict.origin or verdict.task or {}
+        node = self._nodes.get(container.node or self._node_uuid(origin.get("NodeID", "")))
+        trouble = _trouble_with(node)
+        if container.node:
+            where = f"node {node.described.name}" if node else "its node"
+            if trouble:
+                return f"{name} waits for {where}, which {trouble}"
+            if "host-mode port already in use" in verdict.blocked:
+                return f"{name} waits for port {_outer_ports(container)}, which is already in use on {where}"
+            return f"{name} waits for {where}" + (f": {verdict.blocked}" if verdict.blocked else "")
+        if "host-mode port already in use" in verdict.blocked:
+            ports = _outer_ports(container)
+            return f"{name} cannot be moved: port {ports} is already in use on every node that it may run on"
+        if verdict.blocked:
+            return f"{name} waits for a node that it may run on: {verdict.blocked}"
+        if verdict.reason:
+            return f"{name} does not start on another node: {verdict.reason}"
+        if node is None:
+            return f"{name} is moved to another node by the swarm"
+        because = f", which {trouble}" if trouble else ""
+        return f"{name} is moved by the swarm from node {node.described.name}{because}"
+
+    # -- what follows from what was seen
+
+    def _adjust(self, container: _Container) -> None:
+        """Change a container's service where its tasks ask for it."""
+        change = self._adjustment(container)
+        if change is not None:
+            container.adjusting = True
+            self._spawn(self._adjust_now(container, change))
+
+    def _adjustment(
+        self, container: _Container
+    ) -> Callable[[_Container], Coroutine[Any, Any, object]] | None:
+        """The change that a container's service needs; None: it needs none, or somebody is changing it."""
+        c = container
+        if c.calls or c.adjusting or c.stopped or not c.id or self._containers.get(c.uuid) is not c:
+            return None
+        if c.verdict.again:
+            return self._park
+        return self._unbind if self._is_to_be_unbound(c) else None
+
+    async def _adjust_now(
+        self, container: _Container, change: Callable[[_Container], Coroutine[Any, Any, object]]
+    ) -> None:
+        try:
+            await change(container)
+        finally:
+            container.adjusting = False
+
+    def _is_to_be_unbound(self, container: _Container) -> bool:
+        """Whether a container is bound to a node and need not be: it runs there, or cannot."""
+        if not container.node or container.spec is None or not container.spec.movable:
+            return False
+        node = self._nodes.get(container.node)
+        if _trouble_with(node):
+            return container.verdict.status in (CREATED, WAITING)
+        return container.verdict.status == RUNNING
+
+    async def _unbind(self, container: _Container) -> None:
+        """Let the swarm move a container from now on. What runs is not restarted by this."""
+        run = container.run
+
+        def unbind(service: dict[str, Any]) -> bool:
+            task = service["TaskTemplate"]
+            constraints = tasks.constraints(task)
+            kept = [c for c in constraints if not c.startswith(PIN)]
+            # Meanwhile it may have been stopped or started anew.
+            if STOPPED in constraints or int(task.get("ForceUpdate") or 0) != run or kept == constraints:
+                return False
+            task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
+            return True
+
+        await self._change(container, unbind)
+        if container.run == run and not container.stopped:
+            container.node = ""
 
     def _see(self, container: _Container, seen: Observed, tell: bool = False) -> None:
         """Remember what was seen, and tell of it when it is news and nobody waits for it."""
@@ -943,7 +1062,7 @@ class SwarmBackend:
                 self._look_again()
                 raise BackendError("a network of the server is gone", transient=True) from None
         self._by_id[container.id] = container
-        container.restart, container.memory = _RESTART[spec.autorestart], spec.memory or 0
+        container.restart, container.memory = _policy_of(spec), spec.memory or 0
         container.run, container.stopped = 1, False
         container.seen = dataclasses.replace(container.seen, image_id=info.id)
         self._wake.set()
@@ -982,29 +1101,19 @@ class SwarmBackend:
             container["Healthcheck"] = {names[key]: value for key, value in check.items()}
         task = {
             "ContainerSpec": {k: v for k, v in container.items() if v is not None},
-            "RestartPolicy": {"Condition": _RESTART[spec.autorestart], "Delay": _SECOND},
-            "Placement": {"Constraints": [f"node.id=={node}"]},
+            "RestartPolicy": tasks.POLICIES[spec.autorestart],
+            "Placement": {"Constraints": _constraints(spec, node)},
             "Networks": self._networks_of(spec, where),
             "ForceUpdate": 1,
         }
         if spec.memory:
             task["Resources"] = {"Limits": {"MemoryBytes": spec.memory << 20}}
-        ports = [
-            {
-                "Protocol": port.protocol,
-                "TargetPort": port.inner_port,
-                "PublishedPort": port.outer_port,
-                "PublishMode": "host",
-            }
-            for port in spec.ports
-            if port.outer_port is not None and spec.network != "host"
-        ]
         return {
             "task_template": task,
             "labels": {**made, IMAGE: info.id, REFERENCE: reference, **_labels_of(where)},
             "mode": _ONE,
             "update_config": {"Parallelism": 0, "FailureAction": "continue", "Order": "stop-first"},
-            "endpoint_spec": {"Mode": "dnsrr", "Ports": ports},
+            "endpoint_spec": _endpoint(spec),
         }
 
     def _networks_of(self, spec: ContainerSpec, where: Place | None) -> list[dict[str, Any]]:
@@ -1072,6 +1181,10 @@ class SwarmBackend:
             if container.stopped or container.seen.status == EXITED:
                 where = self._settle(spec)
                 run = container.run + 1
+                node = self._nodes.get(spec.node)
+                if node is None:
+                    raise BackendError("the node is not in the swarm any more")
+                own = _constraints(spec, node.id)
 
                 def begin(service: dict[str, Any]) -> bool:
                     task = service["TaskTemplate"]
@@ -1079,10 +1192,12 @@ class SwarmBackend:
                         return False  # asked for before
                     task["ForceUpdate"] = run
                     service["Mode"] = _ONE
-                    kept = [c for c in tasks.constraints(task) if c != STOPPED]
-                    task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
+                    kept = [c for c in tasks.constraints(task) if not tasks.is_own(c)]
+                    task["Placement"] = {**(task.get("Placement") or {}), "Constraints": [*kept, *own]}
+                    task["RestartPolicy"] = tasks.POLICIES[spec.autorestart]
                     task["Networks"] = self._networks_of(spec, where)
                     service["Labels"] |= _labels_of(where)
+                    service["EndpointSpec"] = _endpoint(spec)
                     return True
 
                 try:
@@ -1091,21 +1206,34 @@ class SwarmBackend:
                 except docker.errors.NotFound:
                     return self._lost(container)
                 container.run, container.stopped, container.place = run, False, where
+                container.node, container.restart = spec.node, _policy_of(spec)
                 container.verdict = Verdict(None)
                 self._wake.set()
-            return await self._started(container)
+            try:
+                return await self._started(container)
+            except docker.errors.NotFound:
+                return self._lost(container)
 
     async def _started(self, container: _Container) -> Observed:
         """Wait until it runs, or will not.
 
         Raises:
             BackendError: why it does not.
+            docker.errors.NotFound: it was removed from the swarm.
         """
         loop = asyncio.get_running_loop()
         while True:
             verdict = container.verdict
             waited = loop.time() - container.blocked_at > _PATIENCE
-            if verdict.failure or (verdict.blocked and waited):
+            if verdict.status == WAITING and verdict.blocked and waited and not self._has_trouble(container):
+                # It has run: the swarm goes on trying.
+                raise BackendError(container.seen.reason)
+            if self._has_trouble(container) and self._is_to_be_unbound(container):
+                await self._unbind(container)
+                container.blocked_at = loop.time()
+                await self._after_a_look()
+                continue
+            if verdict.failure or (verdict.blocked and waited and not self._has_trouble(container)):
                 await self._park(container)
                 raise self._start_error(container, verdict.failure or verdict.blocked)
             if container.seen.status == GONE:
@@ -1117,6 +1245,10 @@ class SwarmBackend:
                 return container.seen
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), 0.5)
+
+    def _has_trouble(self, container: _Container) -> bool:
+        """Whether a container is bound to a node that cannot run it now."""
+        return bool(container.node and _trouble_with(self._nodes.get(container.node)))
 
     async def _lasts(self, container: _Container) -> bool:
         """Whether what runs for the swarm really does: a program that ends at once runs for it a moment."""
@@ -1184,7 +1316,7 @@ class SwarmBackend:
                     return container.seen
                 if not any(self._lives(t) for t in container.tasks):
                     break
-            if container.seen.status in (RUNNING, RESTARTING):
+            if container.seen.status in (RUNNING, RESTARTING, WAITING):
                 # Its node does not answer; when it is back, the swarm ends what is left there.
                 self._see(container, dataclasses.replace(container.seen, status=EXITED, exit_code=137))
             return container.seen
@@ -1435,6 +1567,8 @@ class SwarmBackend:
                     async for batch in following:
                         position = batch[1]
                         yield batch
+            if not self._readable(task):
+                return
             # Through a manager, following knows no end: what came last is read again, without.
             tail = None if position else tail
             async with aclosing(engine.logs(path, tail=tail, follow=False, after=position)) as rest:
@@ -1446,8 +1580,12 @@ class SwarmBackend:
         found = next((t for t in container.tasks if t["ID"] == task), None)
         return container.seen.status == GONE or found is None or tasks.ended(found)
 
+    def _is_readable(self, container: _Container, task: str) -> bool:
+        """Whether a task (its ID) is on a node that answers. Without that node a stream never ends."""
+        return any(t["ID"] == task and self._readable(t) for t in container.tasks)
+
     async def _end_of(self, container: _Container, task: str) -> None:
-        while not self._has_ended(container, task):
+        while not self._has_ended(container, task) and self._is_readable(container, task):
             news = container.news
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), 1.0)
@@ -1490,6 +1628,47 @@ async def _until(stream: AsyncGenerator[T, None], end: Coroutine[Any, Any, None]
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
         await stream.aclose()
+
+
+def _constraints(spec: ContainerSpec, node: str) -> list[str]:
+    """The constraints of a container that is about to be started on a node (its ID in the swarm)."""
+    pin = f"{PIN}{node}"
+    return [*tasks.tag_constraints(spec.tags), pin] if spec.movable else [pin]
+
+
+def _policy_of(spec: ContainerSpec) -> str:
+    """The restart policy of a container, as `tasks.verdict` takes it."""
+    return tasks.policy({"RestartPolicy": tasks.POLICIES[spec.autorestart]})
+
+
+def _endpoint(spec: ContainerSpec) -> dict[str, Any]:
+    """The `EndpointSpec` of a container's service."""
+    ports = [
+        {
+            "Protocol": port.protocol,
+            "TargetPort": port.inner_port,
+            "PublishedPort": port.outer_port,
+            "PublishMode": "host",
+        }
+        for port in spec.ports
+        if port.outer_port is not None and spec.network != "host"
+    ]
+    return {"Mode": "dnsrr", "Ports": ports}
+
+
+def _outer_ports(container: _Container) -> str:
+    """The outer ports of a container, for messages."""
+    ports = container.spec.ports if container.spec else ()
+    return ", ".join(str(port.outer_port) for port in ports if port.outer_port is not None)
+
+
+def _trouble_with(node: _Node | None) -> str:
+    """Why a node runs nothing, for messages; "" when it can."""
+    if node is None:
+        return "is not in the swarm any more"
+    if not node.described.up:
+        return "does not answer"
+    return "is drained" if node.described.drained else ""
 
 
 def _labels_of(where: Place | None) -> dict[str, str]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from pulumi_tutum.server.backends import CREATED, EXITED, RESTARTING, RUNNING
-from pulumi_tutum.server.backends.tasks import STOPPED, Verdict, node, verdict
+from pulumi_tutum.server.backends import CREATED, EXITED, RESTARTING, RUNNING, WAITING
+from pulumi_tutum.server.backends.tasks import (
+    ONCE,
+    POLICIES,
+    STOPPED,
+    Verdict,
+    is_own,
+    is_superseded,
+    node,
+    policy,
+    tag_constraints,
+    tag_labels,
+    tags_in,
+    verdict,
+)
 
 HERE = "node.id==n1"
 
@@ -112,10 +126,109 @@ def test_reasons() -> None:
 
 
 @pytest.mark.parametrize("tasks", [[task("running")], [task("running"), waiting("no suitable node")]])
-def test_a_container_whose_node_is_away_is_coming_back(tasks: list[dict[str, Any]]) -> None:
-    found = judge(*tasks, away=lambda task: True)
-    assert (found.status, found.reason) == (RESTARTING, "its node does not answer")
+@pytest.mark.parametrize("restart", [ONCE, "on-failure", "any"])
+def test_a_container_whose_node_is_away_waits(tasks: list[dict[str, Any]], restart: str) -> None:
+    found = judge(*tasks, restart=restart, away=lambda task: True)
+    assert (found.status, found.exit_code, found.failure) == (WAITING, None, "")
+    assert found.origin is tasks[0]
     assert judge(waiting(), away=lambda task: True).status == CREATED
+    stopped = judge(task("running"), parked(), stopped=True, away=lambda task: True)
+    assert (stopped.status, stopped.exit_code) == (EXITED, 137)
+
+
+def at(found: dict[str, Any], created: float, updated: float = 0.0, reported: float = 0.0) -> dict[str, Any]:
+    """A task with its times, in seconds after noon."""
+
+    def time(seconds: float) -> str:
+        return f"2026-11-30T12:00:{seconds:012.9f}Z"
+
+    status = {**found["Status"], "Timestamp": time(reported or updated)}
+    return {**found, "CreatedAt": time(created), "UpdatedAt": time(updated), "Status": status}
+
+
+RUNS = {**task("running"), "DesiredState": "running"}
+#: Ended with code 3, and the swarm made another task because of that.
+ENDED = [at(EXIT_3, 0, 9.2), at(task("ready", began=False), 9)]
+ENDED_AND_RUNS = [at(EXIT_3, 0, 9.2), at(RUNS, 9)]
+#: Its node died, and reported code 255 when it was back.
+MOVED = [at(task("failed", 255, "task: non-zero exit (255)"), 0, 30), at(RUNS, 9)]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "restart", "expected"),
+    [
+        (ENDED, ONCE, (EXITED, 3, 0, True)),
+        (ENDED_AND_RUNS, ONCE, (EXITED, 3, 0, True)),
+        ([task("complete")], ONCE, (EXITED, 0, 0, False)),
+        (MOVED, ONCE, (RUNNING, None, 0, False)),
+        ([*MOVED[:1], at(EXIT_3, 9, 40)], ONCE, (EXITED, 3, 0, True)),
+        # Within a second or two either may be the case.
+        ([at(EXIT_3, 0, 10, reported=8.9), at(RUNS, 9)], ONCE, (EXITED, 3, 0, True)),
+        ([at(EXIT_3, 0, 10, reported=9.9), at(RUNS, 9)], ONCE, (RUNNING, None, 0, False)),
+        (ENDED, "any", (RESTARTING, 3, 1, False)),
+        (ENDED_AND_RUNS, "any", (RUNNING, None, 1, False)),
+        (MOVED, "any", (RUNNING, None, 0, False)),
+        ([*MOVED[:1], at(waiting(), 9)], "any", (WAITING, None, 0, False)),
+        ([task("shutdown", 143), at(waiting(), 9)], ONCE, (WAITING, None, 0, False)),
+        (
+            [task("running"), task("rejected", error="No such image", began=False)],
+            ONCE,
+            (WAITING, None, 0, False),
+        ),
+    ],
+)
+def test_a_program_that_ends_is_told_from_a_node_that_dies(
+    tasks: list[dict[str, Any]], restart: str, expected: tuple[Any, ...]
+) -> None:
+    found = judge(*tasks, restart=restart)
+    assert (found.status, found.exit_code, found.restarts, found.again) == expected
+
+
+def test_a_task_that_was_seen_to_be_given_up_did_not_end_by_itself() -> None:
+    lost = {**task("running"), "ID": "t1", "DesiredState": "shutdown"}
+    assert is_superseded(lost)
+    assert not is_superseded(RUNS)
+    assert not is_superseded({**EXIT_3, "DesiredState": "shutdown"})
+    back = {**at(EXIT_3, 0, 9.1), "ID": "t1"}
+    assert judge(back, at(RUNS, 9), restart=ONCE).status == EXITED
+    assert judge(back, at(RUNS, 9), restart=ONCE, superseded={"t1"}).status == RUNNING
+
+
+def test_what_keeps_a_container_from_another_node_is_told() -> None:
+    blocked = judge(task("running"), waiting("no suitable node (host-mode port already in use on 2 nodes)"))
+    assert (blocked.status, blocked.reason) == (WAITING, "")
+    assert blocked.blocked == "no suitable node (host-mode port already in use on 2 nodes)"
+    missing = task("rejected", error="No such image: sha256:ff32", began=False)
+    found = judge(task("running"), missing, task("ready", began=False), image="acme/web:2")
+    assert (found.status, found.failure) == (WAITING, "")
+    assert found.reason == "No such image on its node: acme/web:2"
+
+
+def test_a_task_that_had_no_node_is_no_failure_to_start() -> None:
+    # The node died while the container started. Then the swarm was told that any node will do.
+    without_node = {**waiting("no suitable node (scheduling constraints not satisfied on 3 nodes)")}
+    without_node["Status"] = {**without_node["Status"], "State": "shutdown"}
+    found = judge(task("starting"), without_node, task("preparing", began=False))
+    assert (found.status, found.failure) == (CREATED, "")
+
+
+def test_policies() -> None:
+    assert {name: policy({"RestartPolicy": given}) for name, given in POLICIES.items()} == {
+        "OFF": ONCE,
+        "ON_FAILURE": "on-failure",
+        "ALWAYS": "any",
+    }
+    assert policy({"RestartPolicy": {"Condition": "none"}}) == "none"
+
+
+def test_every_tag_has_a_label_that_a_constraint_can_name() -> None:
+    labels = tag_labels(["web", "ssd/fast"])
+    assert tags_in(labels) == ["ssd/fast", "web"]
+    constraints = tag_constraints(["web", "ssd/fast"])
+    assert [c.removeprefix("node.labels.").removesuffix("==1") in labels for c in constraints] == [True] * 2
+    assert all(re.fullmatch(r"node\.labels\.[a-z0-9_.-]+==1", c, re.IGNORECASE) for c in constraints)
+    assert all(map(is_own, [*constraints, HERE, STOPPED]))
+    assert not is_own("node.labels.zone==a")
 
 
 def described(**status: str) -> dict[str, Any]:
@@ -137,11 +250,13 @@ def test_nodes() -> None:
     assert found.open
     assert (found.cpu, found.memory_mb, found.docker_version) == (2, 1024, "20.10.24")
     assert not node(described(State="down"), "uuid").up
-    drained = described()
-    drained["Spec"]["Availability"] = "drain"
-    assert not node(drained, "uuid").up
-    paused = described()
-    paused["Spec"]["Availability"] = "pause"
-    assert (node(paused, "uuid").up, node(paused, "uuid").open) == (True, False)
+    for availability, is_drained in (("pause", False), ("drain", True)):
+        closed = described()
+        closed["Spec"]["Availability"] = availability
+        shown = node(closed, "uuid")
+        assert (shown.up, shown.open, shown.drained) == (True, False, is_drained)
+    # Nodes that have not reported to a new leader yet.
+    unknown = node(described(State="unknown"), "uuid")
+    assert (unknown.up, unknown.open) == (True, False)
     manager = {**described(Addr="0.0.0.0"), "ManagerStatus": {"Addr": "10.0.0.1:2377"}}
     assert node(manager, "uuid").address == "10.0.0.1"

@@ -347,6 +347,7 @@ class World:
             privileged=container.get("privileged"),
             autorestart=container.get("autorestart"),
             healthcheck=container.get("healthcheck"),
+            image_check=info.has_check and not container.get("healthcheck"),
             linked_as=self.linked_as(service),
             short_name=_short_name(service),
             movable=self.is_movable(service, container, volumes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -24,13 +25,26 @@ from tests.support.tools import until
 
 pytestmark = [pytest.mark.docker]
 
+#: Its HEALTHCHECK looks for a file.
+CHECKED = dataclasses.replace(
+    images.busybox(),
+    name="test/checked:latest",
+    config={
+        "Healthcheck": {
+            "Test": ["CMD-SHELL", "test -e /tmp/well"],
+            "Interval": 1_000_000_000,
+            "Timeout": 2_000_000_000,
+            "Retries": 3,
+        }
+    },
+)
 PORT_80 = {"protocol": "tcp", "inner_port": 80, "published": True}
 
 
 @pytest.fixture(scope="module")
 def cluster(docker_tools: None) -> Iterator[SwarmCluster]:
     with SwarmCluster(1) as cluster:
-        images.load(cluster, images.busybox(), images.hello(), images.redis())
+        images.load(cluster, images.busybox(), images.hello(), images.redis(), CHECKED)
         yield cluster
 
 
@@ -267,6 +281,45 @@ def test_restart_policies(real: Real) -> None:
     done = real.start(real.create(run_command="sh -c 'exit 0'", autorestart="ON_FAILURE"))
     assert done["state"] == "Stopped"
     assert len(runs(real, crashing)) == count
+
+
+def test_the_check_of_the_image_passes_before_the_window_is_over(real: Real) -> None:
+    well = {"run_command": "sh -c 'sleep 1; touch /tmp/well; sleep 100000'"}
+    service = real.create("test/checked", **well, monitor_seconds=3000)
+    assert real.start(service)["state"] == "Running"
+
+
+def test_the_window_ends_before_the_check_of_the_image_has_passed(real: Real) -> None:
+    # Unhealthy after some three seconds, it is ended by the swarm.
+    service = real.create("test/checked", run_command="sleep 100000", monitor_seconds=1)
+    assert real.start(service)["state"] == "Running"
+
+
+def test_an_image_that_is_unhealthy_in_the_window_fails(real: Real) -> None:
+    service = real.create("test/checked", run_command="sleep 100000", monitor_seconds=3000)
+    assert real.start(service)["state"] == "Stopped"
+    assert "the container was unhealthy" in real.why(service)
+
+
+def test_the_check_of_the_image_can_be_turned_off(real: Real) -> None:
+    off = {"healthcheck": {"disabled": True}}
+    service = real.run("test/checked", run_command="sleep 100000", monitor_seconds=6, **off)
+    assert service["state"] == "Running"
+
+
+def test_an_exit_in_the_window_fails(real: Real) -> None:
+    service = real.create(run_command="sh -c 'sleep 1; exit 3'", monitor_seconds=5)
+    assert real.start(service)["state"] == "Stopped"
+    assert "exited with code 3 before it had run for 5 seconds" in real.why(service)
+
+
+def test_a_crash_loop_is_told_with_its_last_exit_code(real: Real) -> None:
+    service = real.create(run_command="sh -c 'sleep 0.2; exit 4'", autorestart="ALWAYS", monitor_seconds=5)
+    assert real.start(service)["state"] == "Partly running"
+    assert "is in a crash loop" in real.why(service)
+    for _ in range(20):
+        (container,) = real.containers(service)
+        assert (container["state"], container["exit_code"]) == ("Starting", 4)
 
 
 def test_a_program_that_fails_is_run_once(real: Real) -> None:

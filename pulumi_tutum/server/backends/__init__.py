@@ -100,6 +100,8 @@ class ContainerSpec:
     privileged: bool = False
     autorestart: str = "OFF"
     healthcheck: Mapping[str, Any] | None = None
+    #: The image has a HEALTHCHECK, and the service leaves it to that.
+    image_check: bool = False
     #: For backends whose containers must be born with the names by which others reach them: those of all
     #: links to the service that are known, and its name without the suffix that Pulumi put to it.
     linked_as: tuple[str, ...] = ()
@@ -203,6 +205,7 @@ class ImageInfo:
     Attributes:
         ports_known: False: the image may have other ports than `ports`. (The simulator does not know every
             image.)
+        has_check: it has a HEALTHCHECK.
     """
 
     id: str
@@ -213,6 +216,7 @@ class ImageInfo:
     entrypoint: str = ""
     working_dir: str = ""
     ports_known: bool = True
+    has_check: bool = False
 
 
 class LogLine(NamedTuple):

@@ -734,6 +734,7 @@ def _disk_gb(folder: str) -> int:
 def image_info(inspected: Mapping[str, Any]) -> ImageInfo:
     """An image as the engine describes it."""
     config = inspected.get("Config") or {}
+    test: list[str] = (config.get("Healthcheck") or {}).get("Test") or []
     ports = (port.partition("/") for port in sorted(config.get("ExposedPorts") or {}, key=_port_order))
     return ImageInfo(
         inspected.get("Id", ""),
@@ -743,6 +744,7 @@ def image_info(inspected: Mapping[str, Any]) -> ImageInfo:
         run_command=_words(config.get("Cmd")),
         entrypoint=_words(config.get("Entrypoint")),
         working_dir=config.get("WorkingDir") or "",
+        has_check=bool(test) and test[0] != "NONE",
     )
 
 

@@ -667,6 +667,7 @@ class SwarmBackend:
             restart=c.restart,
             away=lambda task: self._is_away(task, c.node),
             superseded=c.superseded,
+            checked=spec is not None and spec.image_check,
             image=spec.image if spec else "",
             memory=c.memory,
         )
@@ -703,6 +704,8 @@ class SwarmBackend:
         elif check and "command" in check and seen.status == RUNNING:
             # Until it is healthy its task is still starting.
             seen = dataclasses.replace(seen, healthy=True)
+        elif spec and spec.image_check and task is not None and seen.status == RUNNING:
+            seen = dataclasses.replace(seen, healthy=tasks.is_healthy(task) or None)
         self._see(c, seen)
         if verdict.failure or verdict.blocked:
             self._stir(c)

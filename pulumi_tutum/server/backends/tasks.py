@@ -91,6 +91,7 @@ def verdict(
     restart: str,
     away: Callable[[Task], bool],
     superseded: Collection[str] = (),
+    checked: bool = False,
     image: str = "",
     memory: int = 0,
 ) -> Verdict:
@@ -101,6 +102,8 @@ def verdict(
         restart: its policy: `none`, `on-failure`, `any` or `ONCE`.
         away: whether a task's node, or the one that it is bound to, does not answer.
         superseded: IDs of tasks that are known to have been replaced before they ended.
+        checked: its image has a HEALTHCHECK. The swarm calls a task `starting` until that has passed; its
+            program runs meanwhile.
         image, memory: its image's name and its limit in MB, for explanations.
     """
     current = [task for task in real(tasks) if run_of(task) == run]
@@ -115,7 +118,16 @@ def verdict(
         first = ends[0]
         again = not stopped and _state(first) == "failed"
         return Verdict(EXITED, _code(first), _why(first, image, memory), first, again=again)
-    found = _judge(current, ends, stopped=stopped, restart=restart, away=away, image=image, memory=memory)
+    found = _judge(
+        current,
+        ends,
+        stopped=stopped,
+        restart=restart,
+        away=away,
+        checked=checked,
+        image=image,
+        memory=memory,
+    )
     replaced = [task for task in ends if task is not current[-1]]
     last = _code(replaced[-1]) if replaced else None
     return dataclasses.replace(found, restarts=len(replaced), last_exit_code=last)
@@ -128,6 +140,7 @@ def _judge(
     stopped: bool,
     restart: str,
     away: Callable[[Task], bool],
+    checked: bool,
     image: str,
     memory: int,
 ) -> Verdict:
@@ -147,6 +160,8 @@ def _judge(
             return Verdict(RUNNING, None, "", task)
         if state == "running":
             return Verdict(EXITED, 137, "", task) if stopped else Verdict(WAITING, task=task, origin=task)
+        if checked and state == "starting" and container_id(task) and not away(task) and not stopped:
+            return Verdict(RUNNING, None, "", task)
         blocked = plain(task["Status"].get("Err", "")) if state == "pending" else ""
         if not stopped and (is_moved or (before is not None and away(task))):
             failed = "" if before is origin else reason
@@ -262,6 +277,11 @@ def made_for(task: Task, label: str, value: str) -> bool:
     return (task["Spec"]["ContainerSpec"].get("Labels") or {}).get(label) == value
 
 
+def is_healthy(task: Task) -> bool:
+    """Whether the health check of a task's container has passed."""
+    return _state(task) == "running"
+
+
 def container_id(task: Task) -> str:
     """The engine's ID of its container; "" while there is none."""
     return str((task["Status"].get("ContainerStatus") or {}).get("ContainerID") or "")
@@ -303,6 +323,8 @@ def _why(task: Task, image: str, memory: int) -> str:
     text = plain(said.removeprefix(_NOT_STARTED))
     if match := re.fullmatch(r"task: non-zero exit \(-?\d+\)(?:: (.*))?", text):
         text = match[1] or ""
+    if text.endswith("unhealthy container"):
+        return "the container was unhealthy"
     if text.startswith("No such image: "):
         return f"No such image on its node: {image}"
     if not text and memory and exit_code(task) == 137:

@@ -119,7 +119,7 @@ def test_what_keeps_a_task_from_its_node_may_pass() -> None:
 def test_reasons() -> None:
     assert judge(EXIT_3).reason == ""
     unhealthy = task("failed", 137, "task: non-zero exit (137): dockerexec: unhealthy container")
-    assert judge(unhealthy, memory=64).reason == "dockerexec: unhealthy container"
+    assert judge(unhealthy, memory=64).reason == "the container was unhealthy"
     killed = task("failed", 137, "task: non-zero exit (137)")
     assert judge(killed, memory=64).reason == "killed, probably out of memory (it may use 64 MB)"
     assert judge(killed).reason == ""

@@ -70,6 +70,8 @@ _EXPLAIN_SECONDS, _EXPLAIN_CONTAINERS, _EXPLAIN_LINES, _LINE_LENGTH = 5.0, 5, 10
 #: How the names of actions end (`Service Redeploy`) that deploy containers.
 _DEPLOYING = ("start", "scale", "redeploy")
 
+_JOB_HINT = "Containers that are expected to end need job=True (in the API: autodestroy ON_SUCCESS)."
+
 Verdict = Callable[[Detail], "bool | None"]
 
 
@@ -551,8 +553,15 @@ def explain(
                 f"  {detail.get('name', '')} | {schema.masked(text, values)[:_LINE_LENGTH]}" for text in log
             ]
     lines += _others(containers[len(shown) :])
+    if any(map(_has_ended_well, shown)):
+        lines.append(_JOB_HINT)
     own = schema.secret_values({"container_envvars": service.get("container_envvars")})
     return [schema.masked(line, hidden or own) for line in lines]
+
+
+def _has_ended_well(container: Mapping[str, Any]) -> bool:
+    """Whether a container is stopped because its program has ended with exit code 0."""
+    return container.get("state") == lifecycle.STOPPED and container.get("exit_code") == 0
 
 
 def explain_containers(

@@ -159,6 +159,7 @@ def test_an_adopted_service_keeps_its_window(make: Callable[..., Stack], client:
     [
         ({"container_envvars": exits(3, 1)}, "exited with code 3"),
         ({"container_envvars": exits(0, 1)}, "exited with code 0"),
+        ({"container_envvars": exits(0, 1)}, "Containers that are expected to end need job=True"),
         ({"container_envvars": exits(3, 1), "autodestroy": "ON_SUCCESS"}, "exited with code 3"),
         ({"container_envvars": exits(3, 0), "autorestart": "ALWAYS"}, "crash loop"),
         ({"container_envvars": exits(3, 1, SIMULATE_ONLY="2"), "target_num_containers": 3}, "web-2"),

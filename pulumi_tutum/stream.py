@@ -358,9 +358,10 @@ def _tls(ca_bundle: str | None) -> dict[str, Any]:
 def _cut(opened: Any) -> None:
     """Wakes whoever waits for the socket. Closing it would not, and could hit another socket of the same
     number."""
-    if opened.sock is not None:
+    sock = opened.sock  # the thread that reads may let go of it at any moment
+    if sock is not None:
         with contextlib.suppress(OSError):
-            opened.sock.shutdown(socket.SHUT_RDWR)
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _watch(opened: Any, seconds: float, cancelled: Signal | None, done: threading.Event) -> None:

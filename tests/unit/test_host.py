@@ -145,7 +145,7 @@ def test_names_come_out_of_the_urn() -> None:
 
 
 def test_a_call_given_up_is_noticed_at_once() -> None:
-    waiting, answers = threading.Event(), []
+    waiting, over, answers = threading.Event(), threading.Event(), []
 
     def wait() -> dict[str, Any]:
         call = host.current()
@@ -155,12 +155,14 @@ def test_a_call_given_up_is_noticed_at_once() -> None:
         answers.append(cancelled.wait(60))
         answers.append(call.dropped)
         answers.append(host.current().cancelled.is_set())
+        over.set()
         return {}
 
     with serving(wait) as stub:
         call = stub.Create.future(CREATE)
         assert waiting.wait(60)
         call.cancel()
+        assert over.wait(60)
     assert answers == [False, True, True, True]
 
 

@@ -206,7 +206,8 @@ def is_superseded(task: Task) -> bool:
 
 def _has_run(task: Task) -> bool:
     """Whether a task's program was started."""
-    return exit_code(task) is not None or (_state(task) == "running" and bool(container_id(task)))
+    began = _state(task) in ("starting", "running") and bool(container_id(task))
+    return began or exit_code(task) is not None
 
 
 def _time(given: object) -> float:

@@ -2,9 +2,9 @@
 
 A Python dynamic provider runs in a *host*: a process (`python -m pulumi.dynamic ENGINE_ADDRESS`) with a
 gRPC server whose handlers call our methods. What those methods are given leaves out what users need, so
-this module reaches past the API, in the seven ways below. Each stands behind a guard: where what it looks for
+this module reaches past the API, in the eight ways below. Each stands behind a guard: where what it looks for
 is missing (another SDK, a method called by hand) it does nothing, and what stands after "else" is what
-happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all seven. tests/sdk runs
+happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all eight. tests/sdk runs
 both, on the oldest and the newest SDK.
 
 1. `request` and `context`, local variables of the gRPC handler, found by walking up the frames: URN,
@@ -32,6 +32,10 @@ both, on the oldest and the newest SDK.
 7. In the program: the SDK's list of what the engine can do, to learn whether it calls resource hooks before
    one is bound. With an engine that does not call them, the SDK would fail the program. Else: no hooks, and
    previews know fewer outputs of services that are updated.
+8. In the program, in a preview: the engine's function `readStackResourceOutputs`, for the outputs that the
+   state has; `exit_code` in the language host's main module, found by its frame, to learn at the end of the
+   process whether the program has ended well; `Engine.Log`, which the engine serves until then (its monitor
+   it does not); and `_remote` and `_aliases` of resources. Else: no warning about what leaves the program.
 
 The end of a run, as the engine does it: `Cancel`, close the connection, SIGINT, and SIGKILL 5 seconds
 later. What is given to `at_end` runs between the last two, from `atexit` (public).
@@ -52,7 +56,7 @@ import time
 import uuid
 import weakref
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -69,10 +73,12 @@ __all__ = [
     "PROGRESS",
     "Call",
     "Failure",
+    "ProgramPreview",
     "at_end",
     "current",
     "engine_with_hooks",
     "prepare",
+    "program_preview",
     "run",
     "secret",
     "tells_urn",
@@ -93,6 +99,7 @@ _PROVIDER = "__provider"  # the SDK's key for the pickled provider, in every req
 _SECRET_KEY, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 _STATUS_SECONDS = 0.5  # between two rounds of status lines
 _LOG_DEADLINE = 5.0  # seconds for a call of the engine's Log
+_STATE_DEADLINE = 5.0  # seconds for the engine to tell what is in the state
 _ENGINE_CHECK_SECONDS = 2.0
 _END_SECONDS = 3.0  # for all `at_end` functions together; the engine kills its hosts after 5
 _LOG = logging.getLogger(__name__)
@@ -350,6 +357,114 @@ def _engine_with_hooks() -> Any:
     return run.monitor if has_hooks else None
 
 
+class ProgramPreview:
+    """The preview that this process runs its program for.
+
+    Attributes:
+        stack, project: their names.
+    """
+
+    def __init__(self, run: Any, root: Any, main: Mapping[str, Any]) -> None:
+        # Made on the program's thread: other threads see other settings.
+        self.stack: str = run.stack
+        self.project: str = run.project
+        self._organization = run.organization
+        self._monitor = run.monitor
+        self._engine = run.engine
+        self._root = root
+        self._main = main
+
+    def outputs_in_state(self, type_: str, names: Collection[str]) -> dict[str, dict[str, Any]] | None:
+        """The outputs `names` of all resources of a type in the state, by URN, but for those with a secret.
+
+        None when the engine does not tell. Asks while the program runs; it may be called on any thread.
+        """
+        found: dict[str, dict[str, Any]] | None = None
+        with _guard("state"):
+            from google.protobuf import json_format, struct_pb2  # type: ignore[import-untyped]
+            from pulumi.runtime.proto import resource_pb2
+
+            arguments = struct_pb2.Struct()
+            arguments["stackName"] = f"{self._organization}/{self.project}/{self.stack}"
+            request = resource_pb2.ResourceInvokeRequest(
+                tok="pulumi:pulumi:readStackResourceOutputs", args=arguments
+            )
+            answer = getattr(self._monitor.Invoke(request, timeout=_STATE_DEADLINE), "return")
+            kept = {}
+            for urn, resource in answer.fields["outputs"].struct_value.fields.items():
+                if resource.struct_value.fields["type"].string_value != type_:
+                    continue
+                outputs = resource.struct_value.fields["outputs"].struct_value.fields
+                kept[urn] = {
+                    name: json_format.MessageToDict(outputs[name])
+                    for name in names
+                    if name in outputs and _SECRET.encode() not in outputs[name].SerializeToString()
+                }
+            found = kept
+        return found
+
+    def remote_types(self) -> set[str] | None:
+        """The types of the program's components whose children another process registers; None if unknown."""
+        found: set[str] | None = None
+        with _guard("components"):
+            types, waiting = set(), [self._root]
+            while waiting:
+                resource = waiting.pop()
+                waiting += resource._childResources
+                if getattr(resource, "_remote", False):
+                    types.add(str(resource.pulumi_resource_type))
+            found = types
+        return found
+
+    async def aliases(self, resource: Any) -> set[str]:
+        """The other URNs under which the engine looks for a resource in the state."""
+        from pulumi import Output
+
+        found: set[str] = set()
+        with _guard("aliases"):
+            found = {str(await Output.from_input(alias).future()) for alias in resource._aliases}
+        return found
+
+    def warn(self, urn: str, text: str) -> None:
+        """Puts a warning under a resource's name. It can be called until the process ends."""
+        with _guard("warning"):
+            from pulumi.runtime.proto import engine_pb2
+
+            request = engine_pb2.LogRequest(severity=engine_pb2.WARNING, message=text, urn=urn)
+            self._engine.Log(request, timeout=_LOG_DEADLINE)
+
+    def at_good_end(self, function: Callable[[], object]) -> None:
+        """Runs `function` at the end of the process, if the program has ended well. It has 3 seconds."""
+
+        def end() -> None:
+            if self._main.get("exit_code") == 0:
+                with _time_limit(_END_SECONDS), _guard("end of the program"):
+                    function()
+
+        atexit.register(end)
+
+
+def program_preview() -> ProgramPreview | None:
+    """For programs: the preview that runs.
+
+    None in an `up`, under mocks, and in a program that is part of a larger process (automation API).
+    """
+    found = None
+    if not _plain():
+        with _guard("preview"):
+            from pulumi.runtime import mocks, settings
+
+            # While the program runs, `sys.modules` has the program itself under this name.
+            main = [f.f_globals for f in _frames() if f.f_globals.get("__name__") == "__main__"][-1]
+            run: Any = settings.SETTINGS
+            root = settings.get_root_resource()
+            is_host = "pulumi-language-python" in main["__file__"]
+            is_engine = None not in (run.monitor, run.engine, root)
+            if run.dry_run and is_host and is_engine and not isinstance(run.monitor, mocks.MockMonitor):
+                found = ProgramPreview(run, root, main)
+    return found
+
+
 def prepare(workers: int = WORKERS) -> None:
     """Makes the host ready: up to `workers` calls at once, an eye on Ctrl-C and on the engine's life.
 
@@ -431,7 +546,7 @@ class _Status(namedtuple("_Status", "code details trailing_metadata"), grpc.Stat
 
 
 def _status(failure: Failure, provider: str | None) -> _Status:
-    from google.protobuf import any_pb2  # type: ignore[import-untyped]
+    from google.protobuf import any_pb2
     from pulumi.runtime.proto import provider_pb2, status_pb2
 
     text = str(failure)

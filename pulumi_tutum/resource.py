@@ -21,7 +21,7 @@ from typing import Any, TypedDict, TypeVar
 import pulumi
 import pulumi.dynamic
 
-from . import config, desired, host, ignored, lifecycle, outputs, previews, schema
+from . import config, desired, host, ignored, lifecycle, outputs, previews, removals, schema
 from .client import Client
 from .errors import NotFound
 from .provider import CONFIG, EXPLICIT, ServiceProvider
@@ -306,6 +306,7 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
         if self._memory is not None and not self._is_read:
             own.hooks = pulumi.ResourceHookBinding(before_update=[self._memory.hook])
         super().__init__(ServiceProvider(), resource_name, props, pulumi.ResourceOptions.merge(own, opts))
+        removals.note(self, None if self._is_read else adopt, is_read=self._is_read, make_client=_client)
         if isinstance(opts, pulumi.ResourceOptions) and not self._is_read:
             warning = ignored.warning(opts.ignore_changes or (), props)
             if warning:
@@ -328,7 +329,6 @@ _OUTPUTS = (*_INPUTS, *schema.COMPUTED, outputs.ENDPOINT_URIS)
 _SECRETS = [name for name, attribute in schema.ATTRIBUTES.items() if attribute.secret]
 #: The inputs that are lists of records with read-only keys, and those keys.
 _READ_ONLY = {name: schema.read_only_keys(name) for name in schema.INPUTS if schema.read_only_keys(name)}
-_TYPE = "pulumi-python:dynamic/tutum:Service"
 
 
 # -- spelling arguments for the engine -------------------------------------------------------------------
@@ -468,7 +468,7 @@ def _urn(resource_name: str, parent: pulumi.Resource | None) -> Awaitable[str | 
 
     async def urn() -> str | None:
         is_stack = parent is None or parent.pulumi_resource_type == "pulumi:pulumi:Stack"
-        return await pulumi.create_urn(resource_name, _TYPE, None if is_stack else parent).future()
+        return await pulumi.create_urn(resource_name, removals.TYPE, None if is_stack else parent).future()
 
     return asyncio.ensure_future(urn())
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "pulumi_tutum"
 
 #: What may be imported where; everything else outside of the standard library is a mistake.
 HOMES = {
-    "pulumi": {"host", "previews", "provider", "resource"},
+    "pulumi": {"host", "previews", "provider", "removals", "resource"},
     "grpc": {"host"},
     "google": {"host"},
     # docker-py lets errors of requests through.

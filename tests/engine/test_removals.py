@@ -20,19 +20,22 @@ def removals(result: Result) -> list[str]:
 
 
 def test_a_removed_service_with_volumes_is_warned_about(scenario: Scenario) -> None:
-    scenario.program(WEB, DB, 'tutum.Service("plain", image="acme/web")\n')
+    of_image = 'tutum.Service("of-image", image="redis")\n'
+    scenario.program(WEB, DB, of_image, 'tutum.Service("plain", image="acme/web")\n')
     scenario.up()
     assert removals(scenario.preview()) == []
     db = scenario.live("db")["name"]
 
     scenario.program(WEB)
     preview = scenario.preview()
-    assert preview.ops == {"db": ["delete"], "plain": ["delete"]}
+    assert preview.ops == {name: ["delete"] for name in ("db", "of-image", "plain")}
+    (warning,) = preview.diagnostics("warning", "of-image")
+    assert warning.endswith("its volumes and the data in them: /data")
     (warning,) = preview.diagnostics("warning", "db")
     assert warning.startswith(f"service '{db}' is not in the program any more")
     assert "`pulumi up` would terminate it" in warning
     assert warning.endswith(": /data, /log")
-    assert removals(preview) == [warning]
+    assert len(removals(preview)) == 2
 
     # A program that fails says nothing of what is missing in it.
     scenario.program(WEB, "raise ValueError('broken')\n")

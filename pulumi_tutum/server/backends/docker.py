@@ -448,7 +448,7 @@ class DockerBackend:
         check = container.spec.healthcheck if container.spec else None
         if check and "http" in check:
             self._probe(container, engine, seen)
-            seen = self._with_health(container.uuid, seen)
+            seen = self._health.judged(container.uuid, seen)
         else:
             self._look_at_health_again(container, inspected)
         self._see(container, seen)
@@ -473,21 +473,13 @@ class DockerBackend:
             f"{container.id}/{container.began}",
             host,
             port,
-            spec.healthcheck,
-            inner_port=inner,
-            hidden=hidden_values(spec.environment),
-        )
-
-    def _with_health(self, uuid: str, seen: Observed) -> Observed:
-        """An observation with what the HTTP check of its container has found."""
-        return dataclasses.replace(
-            seen, healthy=self._health.verdict(uuid), health_detail=self._health.detail(uuid)
+            spec,
         )
 
     def _verdict_changed(self, uuid: str) -> None:
         container = self._containers.get(uuid)
         if container is not None:
-            self._see(container, self._with_health(uuid, container.seen), tell=True)
+            self._see(container, self._health.judged(uuid, container.seen), tell=True)
 
     def _look_at_health_again(self, container: _Container, inspected: Mapping[str, Any]) -> None:
         """The engine tells of changes of the verdict only. As long as probes fail, look what they say now."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import socket
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from . import ContainerSpec, probed_port, probes
+from . import ContainerSpec, Observed, probed_port, probes
 from .engine import Workers, seconds
 
 _THREADS = 8
@@ -70,25 +71,23 @@ class HealthChecks:
         found = self._known.get(uuid)
         return found.detail if found is not None else ""
 
+    def judged(self, uuid: str, seen: Observed) -> Observed:
+        """An observation of a container with what its check has found."""
+        return dataclasses.replace(seen, healthy=self.verdict(uuid), health_detail=self.detail(uuid))
+
     def watch(
         self,
         uuid: str,
         run: str,
         host: str,
         port: int,
-        check: Mapping[str, Any],
-        *,
-        inner_port: int | None = None,
-        hidden: Sequence[str] = (),
+        spec: ContainerSpec,
     ) -> None:
-        """Ask a container from now on.
+        """Ask a container, whose service has an HTTP check, from now on.
 
         Args:
             run: stands for one run of it: when it has started again, all is forgotten.
             host, port: where it is reached.
-            check: the attribute `healthcheck` of the service.
-            inner_port: the port as the user knows it; default: `port`.
-            hidden: values that are masked in answers.
         """
         place = f"{host}:{port}"
         known = self._tasks.get(uuid)
@@ -98,9 +97,8 @@ class HealthChecks:
         health = self._known.get(uuid) if known is not None and known[0] == run else None
         self.forget(uuid)
         self._known[uuid] = health or _Health()
-        shown_port = port if inner_port is None else inner_port
         task = asyncio.get_running_loop().create_task(
-            self._ask(uuid, host, port, check, shown_port, hidden), name=f"health {uuid}"
+            self._ask(uuid, host, port, spec), name=f"health {uuid}"
         )
         self._tasks[uuid] = run, place, task
 
@@ -116,15 +114,9 @@ class HealthChecks:
             self.forget(uuid)
         self._workers.close()
 
-    async def _ask(
-        self,
-        uuid: str,
-        host: str,
-        port: int,
-        check: Mapping[str, Any],
-        shown_port: int,
-        hidden: Sequence[str],
-    ) -> None:
+    async def _ask(self, uuid: str, host: str, port: int, spec: ContainerSpec) -> None:
+        check, hidden = spec.healthcheck or {}, probes.hidden_values(spec.environment)
+        shown_port = spec.probed_port or port  # as the user knows it
         loop = asyncio.get_running_loop()
         path, limit = check["http"], float(check.get("timeout_seconds", 5))
         interval, retries = float(check.get("interval_seconds", 5)), int(check.get("retries", 3))

@@ -75,7 +75,6 @@ from .engine import (
 from .health import HealthChecks, native_check, published_at, published_port_is_probed
 from .overlays import Ambiguous, Link, Place, place
 from .policy import Policy
-from .probes import hidden_values
 from .tasks import PIN, STOPPED, Task, Verdict
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -700,7 +699,7 @@ class SwarmBackend:
         check = spec.healthcheck if spec else None
         if check and "http" in check:
             self._probe(c, seen)
-            seen = self._with_health(c.uuid, seen)
+            seen = self._health.judged(c.uuid, seen)
         elif check and "command" in check and seen.status == RUNNING:
             # Until it is healthy its task is still starting.
             seen = dataclasses.replace(seen, healthy=True)
@@ -829,21 +828,13 @@ class SwarmBackend:
             seen.backend_id,
             node.described.address,
             port,
-            spec.healthcheck,
-            inner_port=inner,
-            hidden=hidden_values(spec.environment),
-        )
-
-    def _with_health(self, uuid: str, seen: Observed) -> Observed:
-        """An observation with what the HTTP check of its container has found."""
-        return dataclasses.replace(
-            seen, healthy=self._health.verdict(uuid), health_detail=self._health.detail(uuid)
+            spec,
         )
 
     def _verdict_changed(self, uuid: str) -> None:
         container = self._containers.get(uuid)
         if container is not None:
-            self._see(container, self._with_health(uuid, container.seen), tell=True)
+            self._see(container, self._health.judged(uuid, container.seen), tell=True)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         async def run() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pulumi_tutum.server.backends import probes
+from pulumi_tutum.server.backends import ContainerSpec, probes
 from pulumi_tutum.server.backends.health import HealthChecks, engine_detail, probe
 
 NOON = 1_700_049_605.0  # 12:00:05 UTC
@@ -97,8 +97,9 @@ def test_an_http_check_says_how_often_and_since_when() -> None:
 
     async def check(port: int) -> tuple[bool | None, str]:
         checks = HealthChecks(told.append)
-        settings = {"http": "/health", "interval_seconds": 0.05, "retries": 2}
-        checks.watch("c", "run", "127.0.0.1", port, settings, inner_port=80)
+        settings = {"http": "/health", "port": 80, "interval_seconds": 0.05, "retries": 2}
+        spec = ContainerSpec("c", "web-1", "s", "web", 1, "n", "acme/web", "r", healthcheck=settings)
+        checks.watch("c", "run", "127.0.0.1", port, spec)
         try:
             while len(told) < 3:
                 await asyncio.sleep(0.01)

@@ -26,6 +26,7 @@ from ..lifecycle import (
 from . import model
 from .backends import GONE, Observed
 from .core import Core, bad_request
+from .dependencies import in_order
 from .deployment import NO_HEALTH_PORT, lacks_health_port
 from .model import Action, Container, RequestInfo, Service, new_uuid, uri
 from .records import Change, volume_sources
@@ -634,13 +635,17 @@ class Services:
         request: RequestInfo | None,
         options: Mapping[str, Any],
     ) -> list[str]:
-        """Begin an action on each of several services, whose states permit it; `kick` them afterwards.
+        """Begin an action on each of several services, whose states permit it; `kick` them afterwards. Each
+        is begun after those that it needs, or, when they end, before them.
 
         Returns:
             uuids of the actions.
         """
+        ordered = in_order(services)
+        if verb in ("stop", "terminate"):
+            ordered.reverse()
         actions: list[str] = []
-        for service in services:
+        for service in ordered:
             action = self.core.act(
                 change,
                 _text(verb),

@@ -10,7 +10,6 @@ from ..errors import BadRequest, Conflict, Problem, ServerError
 from ..lifecycle import ENDING, TERMINATED, permitted
 from . import model, stackfile
 from .core import Core, bad_request
-from .dependencies import in_order
 from .model import Action, RequestInfo, Service, Stack, new_uuid, uri
 from .records import Change
 from .services import Reply, Scope, Services
@@ -81,7 +80,7 @@ class Stacks:
                     change.edit(stack).nickname = body["nickname"]
                 defined = self._define(change, stack, bodies, leaving)
                 self.services.check_leaving(leaving, defined)
-                parts = self._begin(change, leaving, "terminate", request, {})
+                parts = self.services.begin_all(change, leaving, "terminate", request, {})
                 change.announce(change.edit(stack))
                 action = self._act(change, stack, text, request, parts)
         except Conflict as error:
@@ -178,7 +177,7 @@ class Stacks:
             refused = BadRequest(f"Stack cannot be {participle} in state '{stack.state}'")
             self.core.refuse(text, object_, request, refused, verb)
         with self.records.change() as change:
-            parts = self._begin(change, able, verb, request, options)
+            parts = self.services.begin_all(change, able, verb, request, options)
             if verb == "terminate":
                 change.edit(stack).terminating = True
             action = self._act(change, stack, text, request, parts, verb, options)
@@ -187,20 +186,6 @@ class Stacks:
         self.core.settle_stack(stack.uuid)
         self._end_actions(stack.uuid)
         return Reply(self.core.shapes.stack(stack), 202, uri("action", action.uuid))
-
-    def _begin(
-        self,
-        change: Change,
-        services: Sequence[Service],
-        verb: str,
-        request: RequestInfo | None,
-        options: Mapping[str, Any],
-    ) -> list[str]:
-        """Begin an action on services: on each after those that it needs, or, when they end, before them."""
-        ordered = in_order(services)
-        if verb in ("stop", "terminate"):
-            ordered.reverse()
-        return self.services.begin_all(change, ordered, verb, request, options)
 
     def _act(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -224,7 +225,8 @@ class Services:
         Raises:
             BadRequest: volumes lead back to one of them.
         """
-        services = {**self.records.services, **{service.uuid: service for service in defined}}
+        # There may be many services: they are not copied for each request.
+        services = ChainMap({service.uuid: service for service in defined}, self.records.services)
         for service in defined:
             where = f"Service '{service.name}': " if named else ""
             for i, binding in enumerate(service.get("bindings")):

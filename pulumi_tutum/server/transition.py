@@ -363,7 +363,7 @@ class Transition:
         if c.waits:
             return c.reason
         node = self.settling.awaited_node(c)
-        return f"{c.name} waits for node {node.name}, which does not answer" if node is not None else ""
+        return backends.waits_for(c.name, f"node {node.name}") if node is not None else ""
 
     def _deploy(self, change: Change, live: list[Container]) -> None:
         """Decide which containers are to come, to start and to go next."""

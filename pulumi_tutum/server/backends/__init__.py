@@ -40,6 +40,11 @@ CREATED, RUNNING, RESTARTING, EXITED, GONE = "created", "running", "restarting",
 WAITING = "waiting"
 
 
+def waits_for(container: str, node: str, trouble: str = "does not answer") -> str:
+    """The sentence for users about a container (its name) that waits for a node."""
+    return f"{container} waits for {node}, which {trouble}"
+
+
 #: As a label of the DNS; Linux itself takes one more.
 LONGEST_HOSTNAME = 63
 

@@ -55,6 +55,7 @@ from . import (
     Observed,
     PortTaken,
     Watcher,
+    waits_for,
 )
 from .engine import (
     CONTAINER,
@@ -349,7 +350,7 @@ class DockerBackend:
         for container in self._containers.values():
             if container.engine is engine and container.seen.status in (RUNNING, RESTARTING):
                 name = container.spec.name if container.spec else "the container"
-                reason = f"{name} waits for node {engine.address.name}, which does not answer"
+                reason = waits_for(name, f"node {engine.address.name}")
                 self._health.forget(container.uuid)
                 seen = dataclasses.replace(container.seen, status=WAITING, reason=reason, healthy=None)
                 self._see(container, seen, tell=True)

@@ -62,6 +62,7 @@ from . import (
     LogLine,
     Observed,
     Watcher,
+    waits_for,
 )
 from .probes import command_failure, hidden_values, http_failure
 
@@ -413,7 +414,7 @@ class SimulatedBackend:
         elif not up and container.seen.status in (RUNNING, RESTARTING):
             self._still(container)
             node = self._nodes[container.seen.node].name
-            reason = f"{container.spec.name} waits for node {node}, which does not answer"
+            reason = waits_for(container.spec.name, f"node {node}")
             self._see(container, status=WAITING, reason=reason, healthy=None)
 
     # -- images

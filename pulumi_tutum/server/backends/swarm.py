@@ -56,6 +56,7 @@ from . import (
     PortTaken,
     Watcher,
     tasks,
+    waits_for,
 )
 from .engine import (
     CONTAINER,
@@ -719,7 +720,7 @@ class SwarmBackend:
         if container.node:
             where = f"node {node.described.name}" if node else "its node"
             if trouble:
-                return f"{name} waits for {where}, which {trouble}"
+                return waits_for(name, where, trouble)
             if "host-mode port already in use" in verdict.blocked:
                 return f"{name} waits for port {_outer_ports(container)}, which is already in use on {where}"
             return f"{name} waits for {where}" + (f": {verdict.blocked}" if verdict.blocked else "")

@@ -508,7 +508,11 @@ def faults(
         return _job_faults(service, inputs, containers)
     if wanted == 0:
         settled = state in lifecycle.STABLE and not (state in (RUNNING, PARTLY_RUNNING) and current)
-        return [] if settled else [f"it is {state} with {_containers(current)}, and should have none"]
+        return (
+            []
+            if settled
+            else [f"it is {state} with {lifecycle.containers_text(current)}, and should have none"]
+        )
     finished = state in (NOT_RUNNING, PARTLY_RUNNING) and has_finished(service, inputs)
     found = []
     if finished and containers is not None:
@@ -518,7 +522,7 @@ def faults(
         of = "" if wanted is None else f"/{wanted}"
         found.insert(0, f"it is {state}: {running}{of} containers running")
     elif wanted is not None and (current > wanted or (current < wanted and not finished)):
-        found.append(f"it has {_containers(current)}, and should have {wanted}")
+        found.append(f"it has {lifecycle.containers_text(current)}, and should have {wanted}")
     if service.get("synchronized") is False and current:
         found.append("its containers are not those of its definition")
     return found
@@ -554,7 +558,3 @@ def failed_exits(containers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
 def _count(service: Mapping[str, Any], which: str) -> int:
     value = service.get(f"{which}_num_containers")
     return int(value) if isinstance(value, (int, float)) else 0
-
-
-def _containers(number: int) -> str:
-    return f"{number} container" if number == 1 else f"{number} containers"

@@ -154,6 +154,11 @@ def settled_state(well: int, unwell: int, stopped: int, target: int) -> str:
     return RUNNING
 
 
+def containers_text(number: int) -> str:
+    """How many containers, for messages: `1 container`, `3 containers`."""
+    return "1 container" if number == 1 else f"{number} containers"
+
+
 def markdown() -> str:
     """The two tables of this module, for the documentation."""
     lines = ["| state | meaning | " + " | ".join(ACTIONS) + " |", "|---|---|" + "---|" * len(ACTIONS)]

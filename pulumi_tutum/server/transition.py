@@ -51,6 +51,7 @@ from ..lifecycle import (
     TERMINATED,
     TERMINATING,
     TRANSITIONAL,
+    containers_text,
 )
 from . import backends, uptime
 from .backends import Observed, PortTaken
@@ -751,7 +752,7 @@ class Transition:
         running = [c for c in live if c.steady and not c.failure]
         old = sum(c.deployment < service.deployment for c in running)
         versions = (
-            f"{_containers(old)} of the previous definition and {len(running) - old} of the new one run"
+            f"{containers_text(old)} of the previous definition and {len(running) - old} of the new one run"
         )
         said = self.failures.get(service.name)
         self.failures[service.name] = f"{said}; {versions}" if said else versions
@@ -809,10 +810,6 @@ class Transition:
 def _cancel(change: Change, action: Action, now: float) -> None:
     change.edit(action).state = "Canceled"
     action.end = now
-
-
-def _containers(number: int) -> str:
-    return "1 container" if number == 1 else f"{number} containers"
 
 
 def _ordinal(slot: tuple[int, str | None]) -> int:

@@ -26,7 +26,7 @@ def lost_volumes(client: Client, uuid: str, service: Mapping[str, Any], **limits
     Args:
         service: its outputs in the state. Their bindings count where the control plane does not answer.
     """
-    uri = f"/api/v1/service/{uuid}/"
+    uri = schema.service_uri(uuid)
     found: set[str] = set()
     try:
         for group in client.list_volume_groups(uuid, **limits):

@@ -32,9 +32,6 @@ from .waiting import Waiter, explain
 
 __all__ = ["Operation", "Session"]
 
-#: States in which a service cannot be terminated, and whose action can be cancelled.
-_CANCELLED_FIRST = frozenset({lifecycle.STARTING, lifecycle.SCALING, lifecycle.REDEPLOYING})
-
 #: Between two attempts of an action whose first answer never came, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 #: How long an interrupted create still listens for its answer, in seconds.
@@ -382,7 +379,7 @@ class Operation:
                 if state == lifecycle.TERMINATED:
                     return
                 if state in lifecycle.TRANSITIONAL:
-                    if state in _CANCELLED_FIRST and not self._cancel_actions(attempts):
+                    if state in lifecycle.DEPLOYING and not self._cancel_actions(attempts):
                         continue
                     self.await_state(_has_left(state), "terminated", quiet=True)
                     continue
@@ -397,7 +394,7 @@ class Operation:
 
         An action that has ended meanwhile, or that the server does not cancel, is left alone.
         """
-        client, uri = self.session.client, f"/api/v1/service/{self.uuid}/"
+        client, uri = self.session.client, schema.service_uri(self.uuid)
         try:
             for state in ("Pending", "In progress"):
                 for action in list(client.list_actions(uri, state, **self.limits)):

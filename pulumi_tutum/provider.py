@@ -138,7 +138,7 @@ class ServiceProvider(ResourceProvider):
         elif existing:
             inputs.pop("adopt", None)  # that was for the first of this name
             if existing.id:
-                state.warn_of_lost_volumes(call, existing.id, existing.outputs, "the replacement of")
+                state.warn_of_lost_volumes(call, existing.id, existing.outputs, _destroys("replacement"))
         elif "adopt" in inputs and not schema.is_unknown(inputs["adopt"]):
             found += self._announce_adoption(call, inputs)
         if urn and not desired.visible(olds):
@@ -261,7 +261,9 @@ class ServiceProvider(ResourceProvider):
             marks = _marks(call.old_inputs or news)
             state.existing[urn] = _Existing(str(olds.get("name", "")), id_, delete_first, olds, marks)
         if replaces:
-            state.warn_of_lost_volumes(call, id_, olds, f"a change of {' and '.join(replaces)} replaces")
+            what = f"a change of {' and '.join(replaces)} replaces service {{!r}}: "
+            what += "the volumes of the old one, and the data in them, are destroyed"
+            state.warn_of_lost_volumes(call, id_, olds, what)
         elif consequences.changes_link_variables(olds, news, changed):
             state.warn_of_old_variables(call, id_, olds)
         faults = desired.faults(olds, news) if "state" in olds else []
@@ -403,7 +405,7 @@ class ServiceProvider(ResourceProvider):
             # So it is when a program hands a service from one resource to another by `adopt`. To delete it
             # now would leave the resource without any.
             return
-        state.warn_of_lost_volumes(call, id_, props, "the termination of")
+        state.warn_of_lost_volumes(call, id_, props, _destroys("termination"))
         try:
             operation = Operation(state.session, call, props)
             operation.terminate(id_)
@@ -500,24 +502,18 @@ class _HostState:
 
         Args:
             service: its outputs.
-            what: the beginning of the sentence; the service follows.
+            what: the beginning of the warning, with `{!r}` for the service's name; the paths follow.
         """
         with self._lock:
             if uuid in self._volumes_told:
                 return
             self._volumes_told.add(uuid)
-        name = service.get("name")
         try:
             paths = consequences.lost_volumes(self.session.client, uuid, service, **self._look_limits(call))
         except ConfigError:
             paths = desired.volume_paths(service)
-        if not paths:
-            return
-        if what.endswith("replaces"):
-            text = f"{what} service {name!r}: the volumes of the old one, and the data in them, are destroyed"
-        else:
-            text = f"{what} service {name!r} destroys its volumes and the data in them"
-        call.warn(f"{text}: {', '.join(paths)}")
+        if paths:
+            call.warn(f"{what.format(service.get('name'))}: {', '.join(paths)}")
 
     def warn_of_old_variables(self, call: host.Call, uuid: str, service: Mapping[str, Any]) -> None:
         """Says which services go on with the variables that an update of the one they link to changes."""
@@ -701,6 +697,11 @@ class _HostState:
 
 
 # -- what the verbs share --------------------------------------------------------------------------------
+
+
+def _destroys(what: str) -> str:
+    """The beginning of a warning of lost volumes: the `what` (replacement, termination) of a service."""
+    return f"the {what} of service {{!r}} destroys its volumes and the data in them"
 
 
 def _make(operation: Operation, inputs: Mapping[str, Any], key: str | None) -> None:

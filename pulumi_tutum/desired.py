@@ -542,7 +542,9 @@ def _job_faults(
         return exits if exits or containers else ["its containers have not run"]
     if not has_finished(service, inputs) and state == NOT_RUNNING:
         return ["it has not been run"]
-    return ["it has failed: containers that had succeeded would be gone"] * _has_failed_exits(service, inputs)
+    if _has_failed_exits(service, inputs):
+        return ["it has failed: containers that had succeeded would be gone"]
+    return []
 
 
 def _exit(container: Mapping[str, Any]) -> str:

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import requests
 
+from pulumi_tutum import Client
 from tests.support import images
 from tests.support.docker_engine import DockerEngine, missing
+from tests.support.faults import FaultProxy
 from tests.support.server import Server
 from tests.support.swarm import SwarmCluster
 from tests.support.tools import need, until
@@ -187,3 +189,17 @@ class Api:
     def listed(self, path: str, **params: Any) -> list[dict[str, Any]]:
         """The objects of a list, first page."""
         return list(self.ok("GET", path, params=params)["objects"])
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """The package's client of the module's server."""
+    with Client(server.user, server.apikey, rest_host=server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[FaultProxy]:
+    """Between a test's stack and the module's server; it sees every request."""
+    with FaultProxy(server.url) as proxy:
+        yield proxy

@@ -26,18 +26,6 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.user, server.apikey, rest_host=server.url) as client:
-        yield client
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[FaultProxy]:
-    with FaultProxy(server.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def stack(server: Server, proxy: FaultProxy, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """A stack whose requests go through the proxy; its services have names of their own."""
     environ = {**server.environment, "TUTUM_REST_HOST": proxy.url}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import pulumi_tutum as tutum
 from pulumi_tutum import Client, outputs, schema, waiting
-from tests.support.faults import FaultProxy, reset_after, reset_before, status
+from tests.support.faults import FaultProxy, looked_up, reset_after, reset_before, sent, status, writes
 from tests.support.generated import UUIDS, respelled, services, shuffled
 from tests.support.server import Server
-from tests.support.stack import UNKNOWN, Failed, Refused, Resource, Stack
+from tests.support.stack import UNKNOWN, Failed, Refused, Resource, Stack, uuid
 from tests.support.tools import until
 
 WEB = {"image": "acme/web"}
@@ -31,18 +31,6 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.user, server.apikey, rest_host=server.url) as client:
-        yield client
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[FaultProxy]:
-    with FaultProxy(server.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def stack(server: Server, proxy: FaultProxy, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """A stack whose requests go through the proxy; its services have names of their own."""
     environ = {**server.environment, "TUTUM_REST_HOST": proxy.url}
@@ -52,35 +40,6 @@ def stack(server: Server, proxy: FaultProxy, request: pytest.FixtureRequest) -> 
         for resource in stack.state.values():
             resource.failed = False
         stack.destroy()
-
-
-def sent(proxy: FaultProxy, act: Callable[[], object]) -> list[str]:
-    """What `act` sent that changes something, and the reads: `POST start`, `PATCH`, `GET`."""
-    before = len(proxy.seen)
-    act()
-    found = []
-    for seen in proxy.seen[before:]:
-        last = seen.path.rstrip("/").rpartition("/")[2]
-        action = last if last in ("start", "stop", "scale", "redeploy", "close") else ""
-        if not seen.path.startswith("/v1/"):
-            found.append(f"{seen.method} {action}".strip())
-    return found
-
-
-def looked_up(proxy: FaultProxy, act: Callable[[], object], uuid: str) -> int:
-    """How often `act` asked for one service."""
-    before = len(proxy.seen)
-    act()
-    path = f"/api/v1/service/{uuid}/"
-    return sum(seen.method == "GET" and seen.path.lower() == path for seen in proxy.seen[before:])
-
-
-def writes(requests: list[str]) -> list[str]:
-    return [request for request in requests if request != "GET"]
-
-
-def uuid(stack: Stack, name: str = "web") -> str:
-    return stack.state[name].id
 
 
 # -- create ------------------------------------------------------------------------------------------------

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from pulumi_tutum import Client
-from tests.contract.test_provider import sent, uuid, writes
-from tests.support.faults import FaultProxy
+from tests.support.faults import FaultProxy, sent, writes
 from tests.support.server import Server
-from tests.support.stack import Failed, Refused, Stack
+from tests.support.stack import Failed, Refused, Stack, uuid
 from tests.support.tools import until
 
 WEB = {"image": "acme/web"}
@@ -21,18 +20,6 @@ WEB = {"image": "acme/web"}
 def server() -> Iterator[Server]:
     with Server(container_start_seconds=0.02, nodes=3) as server:
         yield server
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.user, server.apikey, rest_host=server.url) as client:
-        yield client
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[FaultProxy]:
-    with FaultProxy(server.url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

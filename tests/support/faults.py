@@ -485,3 +485,28 @@ def _end(end: socket.socket) -> None:
     """Wakes everybody who waits for the socket; its owner closes it."""
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
+
+
+def sent(proxy: FaultProxy, act: Callable[[], object]) -> list[str]:
+    """What `act` sent that changes something, and the reads: `POST start`, `PATCH`, `GET`."""
+    before = len(proxy.seen)
+    act()
+    found = []
+    for seen in proxy.seen[before:]:
+        last = seen.path.rstrip("/").rpartition("/")[2]
+        action = last if last in ("start", "stop", "scale", "redeploy", "close") else ""
+        if not seen.path.startswith("/v1/"):
+            found.append(f"{seen.method} {action}".strip())
+    return found
+
+
+def looked_up(proxy: FaultProxy, act: Callable[[], object], uuid: str) -> int:
+    """How often `act` asked for one service."""
+    before = len(proxy.seen)
+    act()
+    path = f"/api/v1/service/{uuid}/"
+    return sum(seen.method == "GET" and seen.path.lower() == path for seen in proxy.seen[before:])
+
+
+def writes(requests: list[str]) -> list[str]:
+    return [request for request in requests if request != "GET"]

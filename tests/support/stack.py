@@ -295,3 +295,8 @@ def _known(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_known(item) for item in value]
     return UNKNOWN if type(value).__name__ == "Unknown" else value
+
+
+def uuid(stack: Stack, name: str = "web") -> str:
+    """The id of a resource of the stack: its service's uuid."""
+    return stack.state[name].id

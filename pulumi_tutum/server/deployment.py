@@ -29,7 +29,6 @@ from .model import (
     container_definition,
     merged_ports,
     new_uuid,
-    revision,
 )
 from .records import Change, Records, link_targets, volume_sources
 from .scheduler import NodeLoad, NoNode
@@ -124,7 +123,7 @@ class World:
             node.uuid,
             service.definition["image"],
             service.deployment,
-            revision(service.definition),
+            service.revision,
             definition=container_definition(service.definition),
             deployed_by=service.action,
         )

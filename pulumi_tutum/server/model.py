@@ -97,6 +97,8 @@ class RequestInfo:
 
 # -- records
 
+_NOT_STORED = {"stored": False}
+
 
 @dataclass(slots=True, eq=False)
 class Service:
@@ -118,6 +120,7 @@ class Service:
         key, key_closed: the create key, see "Made once"; run: the run that last got hold of the service with
             it, "" when it has no name.
         token: secret for containers with the role `global`, or "".
+        hashed: the definition that `revision` was last worked out for, and its revision. Not stored.
     """
 
     kind: ClassVar[str] = "service"
@@ -145,6 +148,7 @@ class Service:
     key_closed: bool = False
     run: str = ""
     token: str = ""
+    hashed: tuple[dict[str, Any], str] | None = field(default=None, repr=False, metadata=_NOT_STORED)
 
     def get(self, name: str) -> Any:
         """An attribute's value in normal form, its default when it is not given."""
@@ -152,6 +156,13 @@ class Service:
         if value is not None:
             return value
         return EXTRAS[name] if name in EXTRAS else schema.INPUTS[name].default
+
+    @property
+    def revision(self) -> str:
+        """`revision` of its definition. A definition is replaced, never changed in place."""
+        if self.hashed is None or self.hashed[0] is not self.definition:
+            self.hashed = self.definition, revision(self.definition)
+        return self.hashed[1]
 
     @property
     def monitor_seconds(self) -> int:
@@ -474,9 +485,11 @@ RECORDS: dict[str, type[Record]] = {cls.kind: cls for cls in typing.get_args(Rec
 
 @functools.cache
 def _fields(cls: Any) -> tuple[tuple[str, Any], ...]:
-    """Names and defaults (`...` for none) of a record's fields."""
+    """Names and defaults (`...` for none) of a record's fields that are stored."""
     found: list[tuple[str, Any]] = []
     for f in dataclasses.fields(cls):
+        if f.metadata == _NOT_STORED:
+            continue
         default = f.default
         if f.default_factory is not dataclasses.MISSING:
             default = f.default_factory()

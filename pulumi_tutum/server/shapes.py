@@ -135,7 +135,7 @@ class Shapes:
         """Whether the containers match the definition."""
         if not containers:
             return True
-        revision = model.revision(s.definition)
+        revision = s.revision
         return all(c.revision == revision for c in containers if c.wanted != "gone")
 
     def service_ports(self, s: Service, stack: str, containers: list[Container]) -> list[dict[str, Any]]:
@@ -240,7 +240,7 @@ class Shapes:
             "entrypoint": c.get("entrypoint") or (info.entrypoint if info else "") or "",
             "exit_code": exit_code,
             "exit_code_msg": exit_message,
-            "synchronized": s is not None and c.revision == model.revision(s.definition),
+            "synchronized": s is not None and c.revision == s.revision,
             # Extensions: the action that deployed it, and what its health check says.
             "deployed_by": uri("action", c.deployed_by) if c.deployed_by else None,
             "healthy": c.healthy,

@@ -31,11 +31,23 @@ __all__ = ["ControlPlane", "Listing", "Reply", "RequestInfo", "Settings"]
 
 
 class Listing(Sequence[dict[str, Any]]):
-    """Objects in list shape; only those that are looked at are rendered."""
+    """Objects in list shape; only those that are looked at are rendered.
 
-    def __init__(self, found: Sequence[Any], render: Callable[[Any], dict[str, Any]]) -> None:
+    Args:
+        found: what is listed.
+        render: gives the object of one of them.
+        render_json: gives the JSON of this object; default: it is rendered from the object.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[Any],
+        render: Callable[[Any], dict[str, Any]],
+        render_json: Callable[[Any], bytes] | None = None,
+    ) -> None:
         self._found = found
         self._render = render
+        self._render_json = render_json or (lambda one: json.dumps(render(one), sort_keys=True).encode())
 
     def __len__(self) -> int:
         return len(self._found)
@@ -48,6 +60,10 @@ class Listing(Sequence[dict[str, Any]]):
         if isinstance(index, slice):
             return [self._render(record) for record in self._found[index]]
         return self._render(self._found[index])
+
+    def json(self, part: slice) -> bytes:
+        """A JSON list of some of the objects; their keys are in alphabetical order."""
+        return b"[" + b", ".join(map(self._render_json, self._found[part])) + b"]"
 
 
 class ControlPlane:
@@ -166,7 +182,7 @@ class ControlPlane:
             )
             wanted = {n: v for n, v in given.items() if n in ("name", "origin", "provider", "region")}
             found = [o for o in every if all(_matches(str(o.get(n)), v) for n, v in wanted.items())]
-            return Listing(found, lambda o: dict(o))
+            return Listing(found, dict)
         tests = self._filters.get(kind)
         if tests is None:
             raise NotFound(f"There is no '{kind}'")
@@ -186,7 +202,7 @@ class ControlPlane:
             else:
                 values = value.split(",") if "," in value else [value]
                 records = [r for r in records if any(test(r, v) for v in values)]
-        return Listing(list(records), self.core.shapes.listed)
+        return Listing(list(records), self.core.shapes.listed, self.core.listed_json)
 
     def _candidates(self, kind: str, given: Mapping[str, str]) -> Iterable[Any]:
         """What a filter leaves over that needs no search."""

@@ -58,8 +58,9 @@ log = logging.getLogger("pulumi_tutum.server")
 ACTIONS_KEPT = 100
 #: Seconds between attempts to remove what was given up with its node: at first, and at most.
 _DISCARD_PAUSE, _DISCARD_MAX = 1.0, 60.0
-#: How many rendered details are kept; more services than that are rendered when asked for.
-RENDERED_KEPT = 4096
+#: How many services are kept as rendered JSON, in detail shape (2 KB or more) and in list shape (1 KB). More
+#: services than that are rendered when they are asked for.
+DETAILS_KEPT, LISTED_KEPT = 4096, 16_384
 _SWEEP_PAUSE = 0.5
 _EVENT_TYPES = ("service", "container", "action", "stack", "node", "nodecluster")
 #: Kinds among which `include_related` looks: what a container has to do with its node does not count.
@@ -84,7 +85,8 @@ class Core:
         self.hub = Hub()
         self.convergence = Convergence(self.world, backend, clock, self._settled)
         self.on_settled: list[Any] = []
-        self._rendered: dict[str, bytes] = {}
+        self._details: dict[str, bytes] = {}
+        self._listed: dict[str, bytes] = {}
         self._retired: list[tuple[float, str, str]] = []
         self._purging = False
         self._sweeping = False
@@ -209,25 +211,34 @@ class Core:
 
     def detail_json(self, uuid: str) -> bytes:
         """A service's detail as JSON, rendered once per change."""
-        rendered = self._rendered.get(uuid)
+        rendered = self._details.get(uuid)
         if rendered is None:
             service = self.service(uuid)
             rendered = json.dumps(self.shapes.service(service), sort_keys=True).encode()
-            if len(self._rendered) >= RENDERED_KEPT:
-                self._rendered.pop(next(iter(self._rendered)))
-            self._rendered[service.uuid] = rendered
+            if len(self._details) >= DETAILS_KEPT:
+                self._details.pop(next(iter(self._details)))
+            self._details[service.uuid] = rendered
+        return rendered
+
+    def listed_json(self, record: Record) -> bytes:
+        """A record in list shape as JSON; a service's is rendered once per change."""
+        rendered = self._listed.get(record.uuid)
+        if rendered is None:
+            rendered = json.dumps(self.shapes.listed(record), sort_keys=True).encode()
+            # A list is read from its begin to its end: what came last would only push out what comes first.
+            if isinstance(record, Service) and len(self._listed) < LISTED_KEPT:
+                self._listed[record.uuid] = rendered
         return rendered
 
     def _forget_rendered(self, service: Service | str) -> None:
         """Drop what was rendered of a service and of those that show something of it."""
         uuid = service if isinstance(service, str) else service.uuid
-        rendered = self._rendered
-        rendered.pop(uuid, None)
-        for other in self.records.linkers.get(uuid, ()):
-            rendered.pop(other, None)
+        forgotten = [uuid, *self.records.linkers.get(uuid, ())]
         if isinstance(service, Service):
-            for other in link_targets(service.definition):
-                rendered.pop(other, None)
+            forgotten += link_targets(service.definition)
+        for other in forgotten:
+            self._details.pop(other, None)
+            self._listed.pop(other, None)
 
     # -- after each change
 
@@ -261,7 +272,8 @@ class Core:
                 if service is not None and service.stack:
                     stacks[service.stack] = None
             elif isinstance(record, (Node, Stack)):
-                self._rendered.clear()
+                self._details.clear()
+                self._listed.clear()
             if (
                 not dropped
                 and isinstance(record, _ENDING_KINDS)

@@ -39,7 +39,7 @@ from ..errors import (
     ValidationError,
 )
 from .auth import Authority, Principal, split_header
-from .control import ControlPlane, Reply, RequestInfo
+from .control import ControlPlane, Listing, Reply, RequestInfo
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_TRIGGER_BYTES = 64 * 1024
@@ -550,7 +550,7 @@ def run_of(request: HTTPConnection) -> str:
     return request.headers.get("x-tutum-run", "")[:64]
 
 
-def page(call: Call, objects: Sequence[Mapping[str, Any]]) -> Answer:
+def page(call: Call, objects: Listing) -> Answer:
     """The list envelope around one page of `objects`. `limit=0` asks for all, up to `MAX_LIMIT`."""
     limit, offset = call.number("limit", DEFAULT_LIMIT), call.number("offset", 0)
     limit = min(limit, MAX_LIMIT) or MAX_LIMIT
@@ -567,7 +567,10 @@ def page(call: Call, objects: Sequence[Mapping[str, Any]]) -> Answer:
         "previous": at(max(0, offset - limit)) if offset > 0 else None,
         "total_count": len(objects),
     }
-    return Answer({"meta": meta, "objects": list(objects[offset : offset + limit])})
+    shown = slice(offset, offset + limit)
+    if call.family is TUTUM:
+        return Answer(b'{"meta": %b, "objects": %b}' % (render(meta), objects.json(shown)))
+    return Answer({"meta": meta, "objects": objects[shown]})
 
 
 async def deny_handshake(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:

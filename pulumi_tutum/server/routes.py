@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import BadRequest
 from .auth import split_header
+from .control import Listing
 from .http import (
     DEFAULT_TAIL,
     MAX_TAIL,
@@ -131,7 +132,7 @@ async def _auth(call: Call) -> Answer:
     """
     authorization = call.request.headers.get("authorization", "").encode("latin-1")
     user, key = split_header(authorization) or ("", "")
-    return page(call, [{"key": key, "username": user}])
+    return page(call, Listing([{"key": key, "username": user}], dict))
 
 
 async def _token(call: Call) -> Answer:

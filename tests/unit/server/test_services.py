@@ -87,7 +87,25 @@ def test_shapes_have_exactly_the_documented_types() -> None:
     run(test)
 
 
-def test_rendered_details_are_never_stale() -> None:
+def test_a_list_renders_only_what_has_changed_since_the_last_one() -> None:
+    async def test() -> None:
+        async with Plane() as plane:
+            for number in range(3):
+                await plane.up(name=f"web-{number}")
+
+            def rendered() -> list[bytes]:
+                return [plane.control.core.listed_json(s) for s in plane.control.records.services.values()]
+
+            first, second = rendered(), rendered()
+            assert all(a is b for a, b in zip(first, second, strict=True))
+            await plane.patch(plane.control.listing("service", {"name": "web-1"})[0]["uuid"], memory=64)
+            third = rendered()
+            assert [a is b for a, b in zip(first, third, strict=True)] == [True, False, True]
+
+    run(test)
+
+
+def test_rendered_answers_are_never_stale() -> None:
     async def test() -> None:
         async with Plane() as plane:
             db = await plane.up(name="db", image="redis")
@@ -96,6 +114,8 @@ def test_rendered_details_are_never_stale() -> None:
             def check() -> None:
                 for uuid in (db, web):
                     assert json.loads(plane.control.detail_json("service", uuid)) == plane.get(uuid)
+                listing = plane.control.listing("service")
+                assert json.loads(listing.json(slice(None))) == list(listing)
 
             check()
             for step in ("redeploy", "stop", "start"):

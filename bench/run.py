@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "e": ("bench.server:requests", "requests a second"),
     "f": ("bench.waits:reaction", "from Running to create's return"),
     "g": ("bench.server:footprint", "start and memory of the control plane"),
+    "list": ("bench.server:long_list", "a list of 10,000 services"),
     "speed": ("bench.deploys:all_at_once", "100 services that take 2 s each"),
     "requests": ("bench.waits:requests_per_create", "requests that a create sends"),
     "memory": ("bench.deploys:host_memory", "memory of the provider host"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -10,13 +11,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests as http
 
 from tests.support.server import Server
 
-from .measure import Line, Row, Run, by_turns, ratio
+from .measure import Line, Row, Run, by_turns, ratio, seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,6 +72,39 @@ def requests(run: Run) -> Iterator[Line]:
         "e", "GET of one service / bare ASGI app, same bytes", "a second", samples, goal=0.5, at_least=True
     )
     yield ratio("e", "GET of the list, one service / bare ASGI app", "a second", listed)
+
+
+def long_list(run: Run) -> Iterator[Line]:
+    """A list of many running services, page by page as a client reads it / one `json.dumps` of the list."""
+    count = run.scaled(10_000)
+    with Server(log_level="warning", container_start_seconds=0) as server:
+        _create_and_start_all(server, count)
+        session = _session(server)
+        samples: tuple[list[float], list[float]] = ([], [])
+        for _ in range(run.times + 1):
+            began = time.perf_counter()
+            services = _all_services(session, server)
+            samples[0].append(time.perf_counter() - began)
+            samples[1].append(seconds(partial(json.dumps, services)))
+            assert len(services) == count
+    # The first list renders every service; a later one only those that have changed.
+    parts = (("the first time", slice(0, 1)), ("again", slice(1, None)))
+    for when, part in parts:
+        what = f"list of {count:,} services, read {when} / one json.dumps of it"
+        yield ratio("list", what, "s", (samples[0][part], samples[1][part]), goal=4)
+
+
+def _all_services(session: http.Session, server: Server) -> list[dict[str, Any]]:
+    """All services, in pages of 1,000, which is the most that the API gives at once."""
+    found: list[dict[str, Any]] = []
+    path = "/api/v1/service/?limit=1000"
+    while path:
+        answer = session.get(server.url + path, timeout=60)
+        answer.raise_for_status()
+        page = answer.json()
+        found += page["objects"]
+        path = page["meta"]["next"]
+    return found
 
 
 def _requests_a_second(url: str, server: Server, seconds: float) -> float:
@@ -124,19 +160,25 @@ def _with_services(run: Run, where: str, data: Path | None) -> Iterator[Line]:
     count = run.scaled(10_000)
     with Server(log_level="warning", container_start_seconds=0, data=data) as server:
         before = server.resident_bytes()
-        began = time.perf_counter()
-        with ThreadPoolExecutor(8) as pool:
-            share = [range(first, count, 8) for first in range(8)]
-            list(pool.map(lambda numbers: _create_and_start(server, numbers), share))
-        took = time.perf_counter() - began
-        session = _session(server)
-        while _not_running(session, server):
-            time.sleep(0.2)
+        took = _create_and_start_all(server, count)
         after = server.resident_bytes()
     note = f"{(after - before) / count / 1024:.1f} KB each; made and started at {count / took:,.0f} a second"
     yield Row(
         "g", f"resident memory with {count:,} running services, {where}", "MB", after / 2**20, note=note
     )
+
+
+def _create_and_start_all(server: Server, count: int) -> float:
+    """Have so many services running; how many seconds it took to create and start them."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        share = [range(first, count, 8) for first in range(8)]
+        list(pool.map(lambda numbers: _create_and_start(server, numbers), share))
+    took = time.perf_counter() - began
+    session = _session(server)
+    while _not_running(session, server):
+        time.sleep(0.2)
+    return took
 
 
 def _create_and_start(server: Server, numbers: range) -> None:

@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "docker": ("bench.containers:docker", "the Docker backend"),
     "swarm": ("bench.containers:swarm", "the swarm backend"),
     "healing": ("bench.containers:healing", "a swarm that loses a node"),
+    "outages": ("bench.outages:outages", "a service that is redeployed"),
     "logs": ("bench.containers:logs", "log lines a second"),
 }
 

@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make help` lists them.
 # PYTHON=python3.12 chooses an interpreter, ARGS="-k links" is passed on to pytest; ARGS="-n 0 -s" shows what the
-# tests print, which needs one process.
+# tests print, which needs one process. `make bench` passes ARGS on to bench/run.py: ARGS="--only docker --peer".
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engine demo test test-slow test-all test-again check format docs bench clean
@@ -71,7 +71,7 @@ docs: setup  ## renew the generated parts of the docs
 	$(PY) docs/generate.py
 
 bench: setup engine  ## measure, and print the table of ratios
-	$(IN_ENV) $(PY) bench/run.py
+	$(IN_ENV) $(PY) bench/run.py $(ARGS)
 
 clean:  ## remove what the other targets made (the engine's cache stays)
 	rm -rf .venv .engine build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis

@@ -36,8 +36,15 @@ declared = json.loads(os.environ["BENCH_DECLARED"])
 for number in range(int(os.environ["BENCH_COUNT"])):
     {resource}(f"service-{{number}}", **declared)
 """
-SERVICES = _PROGRAM.format(imports="import pulumi_tutum", resource="pulumi_tutum.Service")
-NOOPS = _PROGRAM.format(imports="from bench.peer import Noop", resource="Noop")
+
+
+def program(imports: str, resource: str) -> str:
+    """A program that makes as many resources of a class as it is told to."""
+    return _PROGRAM.format(imports=imports, resource=resource)
+
+
+SERVICES = program("import pulumi_tutum", "pulumi_tutum.Service")
+NOOPS = program("from bench.peer import Noop", "Noop")
 
 _numbers = itertools.count()
 

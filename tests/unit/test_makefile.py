@@ -42,7 +42,10 @@ class Checkout:
         path.chmod(0o755)
 
     def setup(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self.bin / "make"), "setup", *arguments]
+        return self.make("setup", *arguments)
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(self.bin / "make"), *arguments]
         environment = {"PATH": str(self.bin), "VIRTUAL_ENV": "/elsewhere", "PYTHONPATH": "/elsewhere"}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -114,3 +117,9 @@ def test_without_the_venv_module_says_so(checkout: Checkout) -> None:
     assert result.stderr.splitlines()[0] == (
         "python3 comes without its venv module: install it (Debian, Ubuntu: apt-get install python3-venv)."
     )
+
+
+def test_the_benchmarks_get_their_arguments(checkout: Checkout) -> None:
+    checkout.python("python3")
+    done = checkout.make("--dry-run", "bench", "ARGS=--only peer --peer")
+    assert "bench/run.py --only peer --peer\n" in done.stdout

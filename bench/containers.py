@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pulumi_tutum import Client
 from tests.support import images
 from tests.support.docker_engine import DockerEngine, missing
+from tests.support.engine import ENGINE
 from tests.support.server import Server
 from tests.support.swarm import SwarmCluster
 
-from .deploys import DECLARED, ROOT, SERVICES, noops, project, pulumi
+from .deploys import DECLARED, ROOT, SERVICES, noops, program, project, pulumi
 from .measure import Line, Row, Run, Skipped, by_turns, ratio, seconds
+from .peer_plugin import NAME, Missing, Plugin, install_sdk, plugin
 
 IMAGE = "tutum/hello-world"
 _DEADLINE = 120.0
@@ -159,6 +163,115 @@ def _up(run: Run, server: Server, client: Client, count: int) -> float:
 def _up_noops(run: Run, count: int) -> float:
     with noops(run, count) as made:
         return seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
+
+
+# -- one engine, and others that run containers for a Pulumi program -------------------------------
+
+#: DECLARED, for a container of pulumi-docker, and of docker-py (dockerpy.py).
+_VARIABLES = [f"{k}={v}" for k, v in DECLARED["container_envvars"].items()]
+_PULUMI_DOCKER = {
+    "image": IMAGE,
+    "ports": [{"internal": 80, "ip": "127.0.0.1"}],
+    "envs": _VARIABLES,
+    "restart": "on-failure",
+}
+_DOCKER_PY = {"image": IMAGE, "ports": ["80"], "env": _VARIABLES, "restart": "on-failure"}
+_STAND_IN = "a dynamic provider that only runs docker-py"
+
+#: Number of containers, which goals `up` and `destroy` have; a preview is shown without one.
+_GOALS: dict[int, tuple[float | None, float | None]] = {1: (0.95, None), 20: (0.75, 0.9)}
+
+
+@dataclass(frozen=True)
+class _Contestant:
+    """A program, and what it is run with."""
+
+    program: str
+    declared: dict[str, Any]
+    environment: dict[str, str]
+
+
+def peer(run: Run) -> Iterator[Line]:
+    """Our services / containers of pulumi-docker, and of a provider that does the least."""
+    if reason := _lacking():
+        yield Skipped("peer", "pulumi-docker on Docker", reason)
+        return
+    with DockerEngine() as engine:
+        images.load(engine, images.hello())
+        data = run.folder / "peer-data"
+        with Server(backend="docker", node=[engine.url], data=data, log_level="warning") as server:
+            ours = _Contestant(SERVICES, DECLARED, server.environment)
+            host = {"DOCKER_HOST": engine.url}
+            contestants = {
+                _STAND_IN: _Contestant(
+                    program("from bench.dockerpy import Container", "Container"), _DOCKER_PY, host
+                )
+            }
+            try:
+                found = plugin(run.plugin)
+                sdk = run.folder / "sdk"
+                install_sdk(sdk)
+            except Missing as problem:
+                yield Skipped("peer", "up, preview and destroy / pulumi-docker's", str(problem))
+            else:
+                contestants = {found.what: _pulumi_docker(run, found, sdk, host), **contestants}
+            for count, goals in _GOALS.items():
+                yield from _contest(run, engine.url, count, goals, ours, contestants)
+
+
+def _pulumi_docker(run: Run, found: Plugin, sdk: Path, host: dict[str, str]) -> _Contestant:
+    # Pulumi looks on PATH for plugins. Its folder may hold other programs, which nobody is to find.
+    folder = run.folder / "plugin"
+    folder.mkdir()
+    (folder / NAME).symlink_to(found.path)
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(ENGINE), str(folder), os.environ["PATH"]])
+    return _Contestant(
+        program("import pulumi_docker", "pulumi_docker.Container"),
+        _PULUMI_DOCKER,
+        {**host, "PATH": path, "PYTHONPATH": os.pathsep.join([str(ROOT), str(sdk)])},
+    )
+
+
+def _contest(
+    run: Run,
+    url: str,
+    count: int,
+    goals: tuple[float | None, float | None],
+    ours: _Contestant,
+    others: dict[str, _Contestant],
+) -> Iterator[Line]:
+    everybody = [ours, *others.values()]
+    for contestant in everybody:
+        _cycle(run, url, count, contestant)  # leaves caches warm
+    samples: list[list[tuple[float, float, float]]] = [[] for _ in everybody]
+    for _ in range(run.times):
+        for taken, contestant in zip(samples, everybody, strict=True):
+            taken.append(_cycle(run, url, count, contestant))
+    mine, *theirs = [[list(figures) for figures in zip(*taken, strict=True)] for taken in samples]
+    for who, figures in zip(others, theirs, strict=True):
+        # The goals are for pulumi-docker: the stand-in does less than any provider that is used.
+        for_up, for_destroy = goals if who != _STAND_IN else (None, None)
+        kinds = (
+            ("up", for_up, ""),
+            ("preview without a change", None, ""),
+            ("destroy", for_destroy, "the peer kills at once, ours lets a container end"),
+        )
+        for number, (what, goal, note) in enumerate(kinds):
+            what = f"{what} of {count} / of {count} with {who}"
+            yield ratio("peer", what, "s", (mine[number], figures[number]), goal=goal, note=note)
+
+
+def _cycle(run: Run, url: str, count: int, contestant: _Contestant) -> tuple[float, float, float]:
+    """Seconds of an `up` until all containers run, of a preview of the same, and of the `destroy`."""
+    with project(run, contestant.program, count, contestant.environment, contestant.declared) as made:
+        up = seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
+        if (running := len(_docker(url, "ps", "--quiet").split())) != count:
+            raise RuntimeError(f"{running} containers run, not {count}")
+        preview = seconds(lambda: pulumi(made, "preview", "--expect-no-changes"))
+        destroy = seconds(lambda: pulumi(made, "destroy", "--yes", "--skip-preview"))
+        if _docker(url, "ps", "--all", "--quiet"):
+            raise RuntimeError("containers are left")
+    return up, preview, destroy
 
 
 # -- a swarm ---------------------------------------------------------------------------------------

@@ -25,11 +25,13 @@ class Run:
         folder: a temporary folder, removed at the end.
         times: samples of each figure.
         quick: fewer samples and smaller numbers, to see that everything works; the figures mean little.
+        plugin: the `pulumi-resource-docker` that the user named.
     """
 
     folder: Path
     times: int = 5
     quick: bool = False
+    plugin: Path | None = None
 
     def scaled(self, number: int) -> int:
         """A number of services or requests: a tenth of it when quick."""

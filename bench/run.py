@@ -1,6 +1,10 @@
 """Run the benchmarks and print their table; a missed goal is told, and is no error.
 
-usage: bench/run.py [--only a,b] [--quick] [--times N] [--json FILE]
+usage: bench/run.py [--only a,b] [--quick] [--times N] [--json FILE] [--peer [PLUGIN]]
+
+--peer adds the group `peer`: the same containers from pulumi-docker. PLUGIN is its `pulumi-resource-docker`.
+Without it the one on PATH or in ~/.pulumi/plugins is taken, else one is built with Go (peer_plugin.py). Its
+Python package is installed for the run only.
 """
 
 from __future__ import annotations
@@ -38,7 +42,10 @@ GROUPS: dict[str, tuple[str, str]] = {
     "healing": ("bench.containers:healing", "a swarm that loses a node"),
     "outages": ("bench.outages:outages", "a service that is redeployed"),
     "logs": ("bench.containers:logs", "log lines a second"),
+    "peer": ("bench.containers:peer", "pulumi-docker on Docker"),
 }
+#: Groups that fetch what the project does not depend on: measured only when they are asked for.
+ON_REQUEST = {"peer"}
 
 
 def group(name: str) -> Group:
@@ -46,6 +53,12 @@ def group(name: str) -> Group:
     module, function = GROUPS[name][0].split(":")
     found: Group = getattr(importlib.import_module(module), function)
     return found
+
+
+def chosen(only: str, *, peer: bool) -> list[str]:
+    """The names of the groups to measure: those of `--only`, or all; and `peer` with `--peer`."""
+    names = [name for name in only.split(",") if name] or [name for name in GROUPS if name not in ON_REQUEST]
+    return [*names, "peer"] if peer and "peer" not in names else names
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,8 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--times", type=int, help="samples of each figure (default: 5; 2 when quick)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument(
+        "--peer",
+        nargs="?",
+        const="",
+        metavar="PLUGIN",
+        help="measure pulumi-docker too, with this pulumi-resource-docker, or one that is found or built",
+    )
     options = parser.parse_args(arguments)
-    names = [name for name in options.only.split(",") if name] or list(GROUPS)
+    names = chosen(options.only, peer=options.peer is not None)
     unknown = [name for name in names if name not in GROUPS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(GROUPS)}")
@@ -65,7 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
     lines: list[Line] = []
     failed = False
     with tempfile.TemporaryDirectory(prefix="pulumi-tutum-bench-") as folder:
-        run = Run(Path(folder), options.times or (2 if options.quick else 5), options.quick)
+        times = options.times or (2 if options.quick else 5)
+        named = Path(options.peer) if options.peer else None
+        run = Run(Path(folder), times, options.quick, named)
         for name in names:
             say(f"{name}: {GROUPS[name][1]}")
             try:

@@ -1,4 +1,4 @@
-"""The core of the benchmarks: what a row says, and that every group can be run."""
+"""The core of the benchmarks: what a row says, that every group can be run, and where the peer comes from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.measure import Line, Row, Run, Skipped, as_json, by_turns, markdown, percentile, ratio
-from bench.run import GROUPS, group
+from bench.peer_plugin import NAME, Missing, plugin
+from bench.run import GROUPS, chosen, group
 
 
 def test_every_group_is_there() -> None:
@@ -63,3 +64,91 @@ def test_table_and_json() -> None:
     first, second = json.loads(json.dumps(as_json(lines)))
     assert (first["result"], first["met"]) == (1.5, False)
     assert second["reason"] == "no engine"
+
+
+# -- pulumi-docker, the peer -----------------------------------------------------------------------
+
+# Stands for the Go tool chain: "builds" what it is told to, or fails.
+GO = """\
+echo "$PWD $*" >>{log}
+while [ "$1" != -o ]; do shift; done
+{end}
+"""
+SUCCEEDS = 'printf "#!/bin/sh\\n" >"$2"'
+FAILS = "echo 'go: some/module@v1.0.0: not found' >&2; exit 1"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all that is on PATH, and the folder of a user who has nothing."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PULUMI_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return tmp_path
+
+
+def _program(path: Path, body: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_peer_is_measured_only_when_it_is_asked_for() -> None:
+    assert "peer" not in chosen("", peer=False)
+    assert chosen("", peer=True) == [*chosen("", peer=False), "peer"]
+    assert chosen("a,docker", peer=True) == ["a", "docker", "peer"]
+    assert chosen("peer", peer=False) == chosen("peer", peer=True) == ["peer"]
+
+
+def test_the_named_plugin_is_taken(machine: Path) -> None:
+    _program(machine / "bin" / NAME)
+    named = _program(machine / "elsewhere" / "any-name")
+    assert plugin(named).path == named
+    with pytest.raises(Missing, match=r"there is no .*/nowhere"):
+        plugin(machine / "nowhere")
+
+
+def test_the_plugin_that_the_user_has_is_found(machine: Path) -> None:
+    plugins = machine / "home" / ".pulumi" / "plugins"
+    _program(plugins / "resource-docker-v4.9.0" / NAME)
+    newest = _program(plugins / "resource-docker-v4.10.0" / NAME)
+    _program(plugins / "resource-docker-build-v9.0.0" / f"{NAME}-build")
+    assert plugin(None).path == newest
+    on_path = _program(machine / "bin" / NAME)
+    assert plugin(None).path == on_path
+
+
+def test_the_plugin_is_built_once(machine: Path) -> None:
+    log = machine / "go.log"
+    _program(machine / "bin" / "go", GO.format(log=log, end=SUCCEEDS))
+    built = plugin(None)
+    assert built.path.name == NAME
+    assert built.path.is_relative_to(machine / "home")
+    # What it is, is told: it is not the whole of pulumi-docker.
+    assert built.what == "pulumi-docker's code for containers"
+    assert plugin(None) == built
+    (line,) = log.read_text(encoding="utf-8").splitlines()
+    assert line.split()[:3] == [
+        str(Path(__file__).parents[2] / "bench" / "peer-plugin"),
+        "build",
+        "-mod=readonly",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("go", "reason"),
+    [
+        (None, "no pulumi-resource-docker, and no go on PATH to build it with"),
+        (FAILS, "pulumi-resource-docker cannot be built: go: some/module@v1.0.0: not found"),
+    ],
+)
+def test_it_is_told_why_there_is_no_plugin(machine: Path, go: str | None, reason: str) -> None:
+    if go:
+        _program(machine / "bin" / "go", GO.format(log=machine / "go.log", end=go))
+    with pytest.raises(Missing) as caught:
+        plugin(None)
+    assert str(caught.value) == reason
+    assert not [*(machine / "home").rglob(NAME)]

@@ -497,13 +497,14 @@ def _membership(c: Container) -> bool:
 def _differs(c: Container, seen: Observed) -> bool:
     if seen.status == backends.WAITING and c.reason != seen.reason:
         return True
-    return (c.status, c.exit_code, c.healthy, c.restarts, c.node, c.revision) != (
+    return (c.status, c.exit_code, c.healthy, c.restarts, c.node, c.revision, c.address) != (
         seen.status,
         seen.exit_code,
         seen.healthy,
         seen.restarts,
         seen.node or c.node,
         seen.revision or c.revision,
+        seen.address or c.address,
     ) or (c.wanted == "running" and seen.status in (backends.RUNNING, backends.RESTARTING))
 
 

@@ -220,9 +220,18 @@ def addresses(real: Real, service: dict[str, Any], name: str) -> set[str]:
     return {line.split()[-1] for line in lines if line.startswith("Address") and "127.0.0.11" not in line}
 
 
-def own_addresses(real: Real, service: dict[str, Any]) -> list[str]:
+def networks(real: Real, service: dict[str, Any]) -> list[dict[str, str]]:
+    """The networks of each container, with its address there. The one that links need is called `links`."""
     found = [c.attrs["NetworkSettings"]["Networks"] for c in real.inside(service)]
-    return [n["IPAddress"] for networks in found for n in networks.values()]
+    return [
+        {"links" if name.startswith("tutum-") else name: n["IPAddress"] for name, n in networks.items()}
+        for networks in found
+    ]
+
+
+def own_addresses(real: Real, service: dict[str, Any]) -> list[str]:
+    """The addresses at which those who link to it find its containers; "" of one that nobody links to."""
+    return [found.get("links", "") for found in networks(real, service)]
 
 
 def test_links_lead_to_all_containers_and_follow_them(real: Real) -> None:

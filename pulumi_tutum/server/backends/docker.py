@@ -1,14 +1,18 @@
 """Containers on one or several Docker Engines.
 
 Everything made here carries labels (engine.py); the label with the container's uuid joins what an engine has
-with what the control plane remembers, whichever of them died in between. On each engine there is one bridge
-network per server.
+with what the control plane remembers, whichever of them died in between.
+
+On each engine there is one bridge network per server, for links. It costs an engine much to put a container
+into such a network, so containers are in the engine's default one, as those of `docker run` are, until a link
+needs them. One whose service links, or is linked to, is made in the server's network. One that is linked to
+later joins it while it runs, before who links to it starts, and stays in both.
 
 Links need no change of a running container when their target scales or is redeployed. Every container has, in
-the network, the names `<service uuid>` and `<service uuid>-<ordinal>`. Who links to that service as `DB` has,
-in its own endpoint, `DB` for the first and `DB-1`, `DB-2`, ... for the others, further ones than there are:
-the engine looks them up when they are asked for. Names are compared as they are written, so each is there in
-lower case too.
+the server's network, the names `<service uuid>` and `<service uuid>-<ordinal>`. Who links to that service as
+`DB` has, in its own endpoint, `DB` for the first and `DB-1`, `DB-2`, ... for the others, further ones than
+there are: the engine looks them up when they are asked for. Names are compared as they are written, so each
+is there in lower case too.
 
 Every container has a small init as process 1, so that it ends at once when it is told to, unless its image
 brings one or it shares the host's processes."""
@@ -68,6 +72,7 @@ from .engine import (
     command_of,
     labels,
     plain,
+    readable,
     seconds,
     short_id,
     unfit,
@@ -81,7 +86,7 @@ log = logging.getLogger("pulumi_tutum.server")
 #: So many names `DB-<n>` are there beyond the containers that there are.
 _ROOM = 32
 _EVENTS = {
-    "type": ["container", "image"],
+    "type": ["container", "image", "network"],
     "event": [
         "create",
         "start",
@@ -99,6 +104,8 @@ _EVENTS = {
 _IMAGE_PAUSE = 0.3
 _RESTART = {"OFF": "no", "ON_FAILURE": "on-failure", "ALWAYS": "always"}
 _NO_RESTART = {"Name": "no"}
+#: An engine's own network, in which the containers of `docker run` are. It knows no names.
+_DEFAULT = "bridge"
 _SECOND = 1_000_000_000
 #: The engine's own default for the interval of health checks, in nanoseconds.
 _PROBE_INTERVAL = 30 * _SECOND
@@ -110,6 +117,8 @@ _TURN_SECONDS = 5.0
 #: An engine that was killed while it started a container can never start that one again: containerd knows
 #: its id, or the id of its task, or has its folder.
 _HALF_STARTED = re.compile(r"[0-9a-f]{64}: (already|file) exists|id already in use")
+#: Why a container need not join a network, or cannot any more.
+_JOINED_OR_GOING = re.compile(r"already exists in network|marked for removal")
 
 
 @dataclass
@@ -125,6 +134,9 @@ class _Container:
     began: int = 0
     #: With which code its last run ended.
     last_exit_code: int | None = None
+    #: It is in the server's network.
+    joined: bool = False
+    joining: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: Calls about it that are in progress, and whether something has happened to it since it was last looked
     #: at.
     calls: int = 0
@@ -209,6 +221,10 @@ class DockerBackend:
         self._gateways: dict[Engine, str] = {}
         self._pools: dict[Engine, IPAMPool] = {}
         self._networking: dict[Engine, asyncio.Lock] = {}
+        #: Engines that have a default network.
+        self._with_default: set[Engine] = set()
+        #: Containers to which links lead, and which were not made yet.
+        self._expected: set[str] = set()
         self._turns: dict[Engine, asyncio.Semaphore] = {}
         self._doomed: dict[Engine, set[str]] = {}
         self._image_checks: set[Engine] = set()
@@ -365,6 +381,7 @@ class DockerBackend:
             c.uuid: c for c in self._containers.values() if c.engine is engine and c.seen.status != GONE
         }
         await self._ensure_network(engine)
+        await self._look_for_default(engine)
         ours = {"label": f"{SERVER}={self._server_id}"}
         listed = await engine.call(lambda client: client.containers(all=True, filters=ours))
         found = {entry["Labels"].get(CONTAINER, ""): entry["Id"] for entry in listed}
@@ -423,6 +440,15 @@ class DockerBackend:
                     f"the server's network cannot be made: {error.explanation}", transient=True
                 ) from None
 
+    async def _look_for_default(self, engine: Engine) -> None:
+        """Whether an engine has a default network: its operator can have turned it off."""
+        try:
+            await engine.call(lambda client: client.inspect_network(_DEFAULT))
+        except docker.errors.NotFound:
+            self._with_default.discard(engine)
+        else:
+            self._with_default.add(engine)
+
     def _identify(self, container: _Container, identity: str) -> None:
         self._by_id.pop(container.id, None)
         container.id = identity
@@ -444,6 +470,7 @@ class DockerBackend:
         if self._containers.get(container.uuid) is not container:
             return container.seen
         container.began = _nanoseconds(inspected["State"].get("StartedAt", ""))
+        container.joined = self._network in _networks(inspected)
         seen = observed(inspected, self._node_of[engine], self._network)
         seen = dataclasses.replace(seen, last_exit_code=container.last_exit_code)
         check = container.spec.healthcheck if container.spec else None
@@ -523,6 +550,12 @@ class DockerBackend:
             return
         actor = event.get("Actor") or {}
         attributes = actor.get("Attributes") or {}
+        if event.get("Type") == "network":
+            if attributes.get("name") == self._network and self._watcher is not None:
+                # As `docker system prune` removes one without containers. But at its gateway those with the
+                # role `global` find this server.
+                self._spawn(self._ensure_network(engine))
+            return
         if attributes.get(SERVER) != self._server_id:
             return
         what, identity = str(event.get("Action", "")), actor.get("ID", "")
@@ -644,12 +677,13 @@ class DockerBackend:
             if seen.status != GONE:
                 return seen
         engine = self._engine(spec.node)
-        config = await self._config(engine, spec)
+        joined = self._is_linked(engine, spec)
+        config = await self._config(engine, spec, joined=joined)
         # Known from now on: the event of its creation can come before the answer.
         container = self._containers.get(spec.uuid)
         if container is None:
             container = self._containers[spec.uuid] = _Container(spec.uuid, engine, Observed(spec.uuid, ""))
-        container.spec = spec
+        container.spec, container.joined = spec, joined
         with self._calling(container):
             try:
                 identity, made = await self._make(engine, spec, config)
@@ -701,8 +735,17 @@ class DockerBackend:
         except docker.errors.NotFound as error:
             raise BackendError(plain(str(error.explanation))) from None
 
-    async def _config(self, engine: Engine, spec: ContainerSpec) -> dict[str, Any]:
-        """The body with which a container is created."""
+    def _is_linked(self, engine: Engine, spec: ContainerSpec) -> bool:
+        """Whether a container is to be made in the server's network: for links, or for want of another."""
+        linked = spec.links or spec.linked_as or spec.uuid in self._expected
+        return spec.network != "host" and (bool(linked) or engine not in self._with_default)
+
+    async def _config(self, engine: Engine, spec: ContainerSpec, *, joined: bool) -> dict[str, Any]:
+        """The body with which a container is created.
+
+        Args:
+            joined: it is to be in the server's network.
+        """
         client = engine.client
         info = self._images.get(spec.image)
         if info is None and not spec.entrypoint:
@@ -716,7 +759,7 @@ class DockerBackend:
                 bindings.setdefault(place, []).append((self._publish_address, port.outer_port))
         mounts, binds = self._mounts(spec)
         host = client.create_host_config(
-            network_mode=self._network if bridge else "host",
+            network_mode=self._network if joined else _DEFAULT if bridge else "host",
             port_bindings=bindings or None,
             mounts=mounts or None,
             binds=binds or None,
@@ -730,7 +773,7 @@ class DockerBackend:
             extra_hosts=self._hosts(spec) if not bridge else None,
         )
         networking = None
-        if bridge:
+        if joined:
             endpoint = client.create_endpoint_config(aliases=aliases(spec), links=link_names(spec.links))
             networking = client.create_networking_config({self._network: endpoint})
         config: dict[str, Any] = client.create_container_config(
@@ -785,6 +828,7 @@ class DockerBackend:
         container, engine = self._of(uuid)
         with self._calling(container):
             try:
+                await self._join_for_links(engine, container)
                 async with self._turn(engine):
                     await self._start(container, engine)
             except docker.errors.NotFound as error:
@@ -822,7 +866,8 @@ class DockerBackend:
                 await engine.call(lambda client: self._join(client, container.id, spec, leave=True))
             elif _HALF_STARTED.search(str(error)) and spec is not None:
                 await engine.call(lambda client: client.remove_container(container.id, force=True), slow=True)
-                identity, _ = await self._make(engine, spec, await self._config(engine, spec))
+                config = await self._config(engine, spec, joined=container.joined)
+                identity, _ = await self._make(engine, spec, config)
                 self._identify(container, identity)
             else:
                 raise
@@ -942,12 +987,12 @@ class DockerBackend:
         identity, wanted = container.id, link_names(spec.links)
 
         def relink(client: Any) -> bool:
-            found = client.inspect_container(identity)["NetworkSettings"]["Networks"].get(self._network)
+            found = _networks(client.inspect_container(identity)).get(self._network)
             have = {tuple(entry.split(":", 1)) for entry in (found or {}).get("Links") or ()}
             # Names that are not needed do no harm while their link is there; names of a link that went must
             # go.
             if (
-                found is not None
+                (found is not None or not wanted)
                 and set(wanted) <= have
                 and {a for _, a in have if _ not in dict(wanted)} == set()
             ):
@@ -957,10 +1002,65 @@ class DockerBackend:
 
         with self._calling(container):
             try:
+                await self._join_targets(engine, spec)
                 if await engine.call(relink):
                     await self._refresh(container)
             except docker.errors.NotFound:
                 raise BackendError("the container is gone") from None
+
+    async def _join_for_links(self, engine: Engine, container: _Container) -> None:
+        """Before a container starts: it and those to which its links lead are in the server's network."""
+        if container.spec is not None:
+            await self._join_targets(engine, container.spec)
+        if container.uuid in self._expected:
+            await self._join_late(engine, container)
+            self._expected.discard(container.uuid)
+
+    async def _join_targets(self, engine: Engine, spec: ContainerSpec) -> None:
+        """See to it that the containers to which a container's links lead are in the server's network."""
+        if spec.network == "host":
+            return
+        late = []
+        for uuid in {uuid for link in spec.links for _, uuid in link.containers}:
+            target = self._containers.get(uuid)
+            if target is None or not target.id:
+                self._expected.add(uuid)
+            elif target.engine is engine and not target.joined:
+                late.append(self._join_late(engine, target))
+        await asyncio.gather(*late)
+
+    async def _join_late(self, engine: Engine, container: _Container) -> None:
+        """Have a container that was made without links join the server's network.
+
+        Raises:
+            BackendError: it cannot. One that is gone, or about to be, is no error.
+        """
+        async with container.joining:
+            spec = container.spec
+            if container.joined or spec is None or spec.network == "host":
+                return
+            try:
+                await self._connect(engine, container.id, spec)
+            except (BackendError, docker.errors.NotFound) as error:
+                found = readable(error)
+                reason = f"{spec.name} cannot be linked to: {found}"
+                raise BackendError(reason, transient=found.transient) from None
+            await self._refresh(container)
+
+    async def _connect(self, engine: Engine, identity: str, spec: ContainerSpec) -> None:
+        def connect(client: Any) -> None:
+            try:
+                self._join(client, identity, spec, leave=False)
+            except docker.errors.APIError as error:
+                if not _JOINED_OR_GOING.search(str(error.explanation)):
+                    raise
+
+        try:
+            await engine.call(connect)
+        except docker.errors.NotFound as error:
+            if self._network in str(error.explanation):
+                await self._ensure_network(engine)
+                await engine.call(connect)
 
     def _join(self, client: Any, identity: str, spec: ContainerSpec, *, leave: bool) -> None:
         """Connect a container to the network, with its names and those of its links."""
@@ -1097,7 +1197,7 @@ def observed(inspected: Mapping[str, Any], node: str, network: str) -> Observed:
         variables = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
         test = (config.get("Healthcheck") or {}).get("Test") or ()
         detail = engine_detail(state["Health"], test, hidden_values(variables))
-    networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    networks = _networks(inspected)
     return Observed(
         made.get(CONTAINER, ""),
         status,
@@ -1106,13 +1206,23 @@ def observed(inspected: Mapping[str, Any], node: str, network: str) -> Observed:
         node=node,
         healthy=healthy,
         backend_id=inspected["Id"],
-        address=(networks.get(network) or {}).get("IPAddress") or "",
+        address=next((ip for name in (network, _DEFAULT) if (ip := _address_in(networks, name))), ""),
         image_id=inspected.get("Image", ""),
         revision=made.get(REVISION, ""),
         service_uuid=made.get(SERVICE, ""),
         restarts=int(inspected.get("RestartCount") or 0),
         health_detail=detail,
     )
+
+
+def _networks(inspected: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The networks of a container, by name."""
+    found: Mapping[str, Any] = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    return found
+
+
+def _address_in(networks: Mapping[str, Any], name: str) -> str:
+    return str((networks.get(name) or {}).get("IPAddress") or "")
 
 
 def _inspect(client: Any, identity: str) -> dict[str, Any]:

@@ -1,12 +1,15 @@
-"""How many containers an engine is told to start at the same time. The engine here is one that answers as an
-engine does, counts, and starts nothing: a real one does not tell."""
+"""What an engine is told to do, how often, and how much of it at the same time. The engine here is one that
+answers as an engine does, counts, and starts nothing: a real one does not tell."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,11 +20,12 @@ from pulumi_tutum.server.backends.docker import DockerBackend
 from pulumi_tutum.server.backends.engine import Address
 
 CPUS = 2
-AT_ONCE = 2 * CPUS
+STARTS = 2 * CPUS
+CREATES = CPUS
 
 
 class Counting(ThreadingHTTPServer):
-    """An engine. Starts end when `gate` is open."""
+    """An engine. What is `held` ends when `gate` is open."""
 
     daemon_threads = True
 
@@ -30,6 +34,9 @@ class Counting(ThreadingHTTPServer):
         self.gate = threading.Event()
         self.lock = threading.Lock()
         self.inside = self.most = 0
+        self.held = "/start"
+        #: Method and path of each request, without ids and the query.
+        self.asked: Counter[str] = Counter()
 
     def enter(self) -> None:
         with self.lock:
@@ -56,8 +63,14 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def do_GET(self) -> None:
+    def note(self) -> str:
         path = self.path.partition("?")[0].removeprefix("/v1.41")
+        with self.server.lock:
+            self.server.asked[f"{self.command} {re.sub(r'web-[0-9]+[.]c[0-9]+', '<id>', path)}"] += 1
+        return path
+
+    def do_GET(self) -> None:
+        path = self.note()
         if path == "/events":
             self.send_response(200)
             self.end_headers()
@@ -77,12 +90,18 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if not self.path.endswith("/start"):
+        path = self.note()
+        if path.endswith(self.server.held):
+            self.server.enter()
+            self.server.gate.wait()
+            self.server.leave()
+        if path.endswith("/create"):
             self.answer({"Id": self.path.rpartition("=")[2]}, 201)
-            return
-        self.server.enter()
-        self.server.gate.wait()
-        self.server.leave()
+        else:
+            self.answer(None, 204)
+
+    def do_DELETE(self) -> None:
+        self.note()
         self.answer(None, 204)
 
 
@@ -115,39 +134,59 @@ async def _until_inside(engine: Counting, count: int) -> None:
     raise AssertionError(f"only {engine.inside} starts are under way, not {count}")
 
 
-async def _start(engine: Counting, count: int, inside: int) -> list[Observed]:
-    """Have `count` containers started, and the starts end when so many are `inside`."""
+@contextlib.asynccontextmanager
+async def _backend(engine: Counting) -> AsyncIterator[tuple[DockerBackend, str]]:
+    """A backend, and its node."""
     backend = DockerBackend([Address("one", f"tcp://127.0.0.1:{engine.server_port}")])
     await backend.open("server", _Nobody(), [])
     try:
         (node,) = await backend.nodes()
-
-        async def create(number: int) -> None:
-            await backend.create(
-                ContainerSpec(
-                    f"c{number}", f"web-{number}", "s", "web", number, node.uuid, "i:1", "r", entrypoint="run"
-                )
-            )
-
-        for number in range(count):
-            await create(number)
-        starts = [asyncio.ensure_future(backend.start(f"c{number}")) for number in range(count)]
-        await _until_inside(engine, inside)
-        for number in range(count, count + 10):  # has further starts arrive, if there are any under way
-            await create(number)
-        engine.gate.set()
-        return await asyncio.gather(*starts)
+        yield backend, node.uuid
     finally:
         engine.gate.set()
         await backend.close()
 
 
+def _spec(number: int, node: str, **more: Any) -> ContainerSpec:
+    return ContainerSpec(
+        f"c{number}", f"web-{number}", "s", "web", number, node, "i:1", "r", entrypoint="run", **more
+    )
+
+
+async def _start(engine: Counting, count: int, inside: int) -> list[Observed]:
+    """Have `count` containers started, and the starts end when so many are `inside`."""
+    async with _backend(engine) as (backend, node):
+        for number in range(count):
+            await backend.create(_spec(number, node))
+        starts = [asyncio.ensure_future(backend.start(f"c{number}")) for number in range(count)]
+        await _until_inside(engine, inside)
+        for number in range(count, count + 10):  # has further starts arrive, if there are any under way
+            await backend.create(_spec(number, node))
+        engine.gate.set()
+        return await asyncio.gather(*starts)
+
+
 def test_starts_take_turns(counting: Counting) -> None:
-    seen = asyncio.run(_start(counting, 3 * AT_ONCE, inside=AT_ONCE))
-    assert [s.status for s in seen] == [RUNNING] * 3 * AT_ONCE
-    assert counting.most == AT_ONCE
+    seen = asyncio.run(_start(counting, 3 * STARTS, inside=STARTS))
+    assert [s.status for s in seen] == [RUNNING] * 3 * STARTS
+    assert counting.most == STARTS
 
 
 def test_a_start_that_takes_long_keeps_no_other_from_its_turn(counting: Counting) -> None:
-    seen = asyncio.run(_start(counting, AT_ONCE + 2, inside=AT_ONCE + 2))
-    assert [s.status for s in seen] == [RUNNING] * (AT_ONCE + 2)
+    seen = asyncio.run(_start(counting, STARTS + 2, inside=STARTS + 2))
+    assert [s.status for s in seen] == [RUNNING] * (STARTS + 2)
+
+
+def test_creates_take_turns_of_their_own(counting: Counting) -> None:
+    async def create() -> None:
+        async with _backend(counting) as (backend, node):
+            creates = [asyncio.ensure_future(backend.create(_spec(n, node))) for n in range(5 * CREATES)]
+            await _until_inside(counting, CREATES)
+            for _ in range(10):  # has further creates arrive, if there are any under way
+                await backend.image("i:1", node)
+            counting.gate.set()
+            await asyncio.gather(*creates)
+
+    counting.held = "/containers/create"
+    asyncio.run(create())
+    assert counting.most == CREATES

@@ -112,7 +112,9 @@ _PROBE_INTERVAL = 30 * _SECOND
 #: Containers that an engine starts at the same time, for each of its processors. A start is work for them,
 #: with locks in the kernel: all at once they take longer than in turns.
 _STARTS_PER_CPU = 2
-#: A start that takes so long waits for something else, and keeps no other from its turn.
+#: Containers that an engine creates at the same time, beside those. Who is created early waits for its start.
+_CREATES_PER_CPU = 1
+#: What takes so long waits for something else, and keeps no other from its turn.
 _TURN_SECONDS = 5.0
 #: An engine that was killed while it started a container can never start that one again: containerd knows
 #: its id, or the id of its task, or has its folder.
@@ -225,7 +227,8 @@ class DockerBackend:
         self._with_default: set[Engine] = set()
         #: Containers to which links lead, and which were not made yet.
         self._expected: set[str] = set()
-        self._turns: dict[Engine, asyncio.Semaphore] = {}
+        self._starts: dict[Engine, asyncio.Semaphore] = {}
+        self._creates: dict[Engine, asyncio.Semaphore] = {}
         self._doomed: dict[Engine, set[str]] = {}
         self._image_checks: set[Engine] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -376,7 +379,8 @@ class DockerBackend:
 
     async def _resync(self, engine: Engine) -> None:
         """Bring what is known of an engine's containers up to date; it has just been connected to."""
-        self._turns.setdefault(engine, asyncio.Semaphore(_STARTS_PER_CPU * engine.facts.cpus))
+        self._starts.setdefault(engine, asyncio.Semaphore(_STARTS_PER_CPU * engine.facts.cpus))
+        self._creates.setdefault(engine, asyncio.Semaphore(_CREATES_PER_CPU * engine.facts.cpus))
         before = {
             c.uuid: c for c in self._containers.values() if c.engine is engine and c.seen.status != GONE
         }
@@ -686,7 +690,8 @@ class DockerBackend:
         container.spec, container.joined = spec, joined
         with self._calling(container):
             try:
-                identity, made = await self._make(engine, spec, config)
+                async with _turn(self._creates, engine):
+                    identity, made = await self._make(engine, spec, config)
             except BaseException:
                 if not container.id and self._containers.get(spec.uuid) is container:
                     del self._containers[spec.uuid]
@@ -829,7 +834,7 @@ class DockerBackend:
         with self._calling(container):
             try:
                 await self._join_for_links(engine, container)
-                async with self._turn(engine):
+                async with _turn(self._starts, engine):
                     await self._start(container, engine)
             except docker.errors.NotFound as error:
                 text = plain(str(error.explanation))
@@ -842,18 +847,6 @@ class DockerBackend:
                     raise
                 raise self._start_error(container, str(error)) from None
             return await self._refresh(container)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, engine: Engine) -> AsyncGenerator[None, None]:
-        """One of the starts that an engine is to carry out at the same time."""
-        turns = self._turns.get(engine)
-        if turns is None:
-            raise engine.unreachable()
-        await turns.acquire()
-        with contextlib.ExitStack() as held:
-            held.callback(turns.release)
-            held.callback(asyncio.get_running_loop().call_later(_TURN_SECONDS, held.close).cancel)
-            yield
 
     async def _start(self, container: _Container, engine: Engine) -> None:
         try:
@@ -1123,6 +1116,23 @@ class DockerBackend:
         if container.seen.status != RUNNING:
             raise BackendError("the container does not run")
         return await engine.exec(container.id, command, tty=tty)
+
+
+@contextlib.asynccontextmanager
+async def _turn(turns: Mapping[Engine, asyncio.Semaphore], engine: Engine) -> AsyncGenerator[None, None]:
+    """One of the calls of a kind that an engine is to carry out at the same time.
+
+    Raises:
+        BackendError: transient, the engine was never there.
+    """
+    places = turns.get(engine)
+    if places is None:
+        raise engine.unreachable()
+    await places.acquire()
+    with contextlib.ExitStack() as held:
+        held.callback(places.release)
+        held.callback(asyncio.get_running_loop().call_later(_TURN_SECONDS, held.close).cancel)
+        yield
 
 
 def _is_loopback(address: str) -> bool:

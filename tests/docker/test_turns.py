@@ -190,3 +190,32 @@ def test_creates_take_turns_of_their_own(counting: Counting) -> None:
     counting.held = "/containers/create"
     asyncio.run(create())
     assert counting.most == CREATES
+
+
+def test_what_a_service_costs(counting: Counting) -> None:
+    """Ten containers, from their image to their end: the calls to the engine."""
+    count = 10
+
+    async def live(backend: DockerBackend, node: str, number: int) -> None:
+        await backend.image("i:1", node)
+        await backend.create(_spec(number, node))
+        await backend.start(f"c{number}")
+        await backend.remove(f"c{number}")
+
+    async def all_of_them() -> None:
+        counting.gate.set()
+        async with _backend(counting) as (backend, node):
+            counting.asked.clear()
+            await asyncio.gather(*(live(backend, node, number) for number in range(count)))
+            asked.update(counting.asked)
+
+    asked: Counter[str] = Counter()
+    asyncio.run(all_of_them())
+    assert asked == {
+        "GET /images/i:1/json": 1,
+        "POST /containers/create": count,
+        "POST /containers/<id>/start": count,
+        "GET /containers/<id>/json": count,
+        "POST /containers/<id>/stop": count,
+        "DELETE /containers/<id>": count,
+    }

@@ -410,7 +410,8 @@ class Engine:
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._closing = False
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        #: Images that are being looked for.
+        self._images: dict[str, asyncio.Task[ImageInfo]] = {}
 
     def __str__(self) -> str:
         return f"the Docker Engine at {self.address.url}"
@@ -480,7 +481,7 @@ class Engine:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for task in self._pulls.values():
+        for task in self._images.values():
             task.cancel()
         self.up = False
         self._workers.close()
@@ -597,17 +598,22 @@ class Engine:
     async def image(self, image: str) -> ImageInfo:
         """What an image is; pulled before, if the policy says so.
 
+        The containers of a service all ask at the same time: who asks meanwhile gets the same answer.
+
         Raises:
             BackendError: it is not there, and could not be had.
         """
+        task = self._images.get(image)
+        if task is None:
+            task = self._images[image] = asyncio.get_running_loop().create_task(self._find_image(image))
+            task.add_done_callback(lambda _: self._images.pop(image, None))
+        # One who gives up must not end it for the others.
+        return await asyncio.shield(task)
+
+    async def _find_image(self, image: str) -> ImageInfo:
         info = None if self._pull == "always" else await self.inspect_image(image)
         if info is None and self._pull != "never" and not image.startswith("sha256:"):
-            task = self._pulls.get(image)
-            if task is None:
-                task = self._pulls[image] = asyncio.get_running_loop().create_task(self._pull_image(image))
-                task.add_done_callback(lambda _: self._pulls.pop(image, None))
-            # One who gives up must not end it for the others.
-            await asyncio.shield(task)
+            await self._pull_image(image)
             info = await self.inspect_image(image)
         if info is None:
             raise BackendError(f"No such image: {image}")

@@ -1,8 +1,9 @@
 """What a program wants of a service, and how far the service is from it. Pure: nothing is asked or sent.
 
 *Inputs* are what check makes of a program's arguments: `schema.INPUTS` and `schema.OPTIONS` in normal form,
-with defaults, and a few hidden entries whose keys begin with `__`. A *service* is the API's detail object,
-or the outputs that were made from one (outputs.py), which have the same names.
+and a few hidden entries whose keys begin with `__`. Absent is the default, which the state leaves out. A
+*service* is the API's detail object, or the outputs that were made from one (outputs.py), which have the same
+names.
 
 The functions stand in the order in which the provider needs them: name and key are chosen, inputs are
 compared with those before, the next thing to do is found from what the service is now, and when nothing is
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import lifecycle, schema
@@ -52,6 +53,16 @@ _QUESTIONABLE = ("bindings", "cpu_shares", "memory", "network", "pid", "privileg
 _OF_HEALTH = ("healthcheck", "image", "container_ports", "network")
 
 _ALL_INPUTS = {**schema.INPUTS, **schema.OPTIONS}
+
+#: Inputs that the state has in any case. Absent, the count would be for EVERY_NODE to decide, and
+#: `autodestroy` would be that of a job; `ignore_changes` looks for paths in the environment.
+_ALWAYS = ("target_num_containers", "autodestroy", "container_envvars")
+#: What the inputs are that the state leaves out.
+DEFAULTS: dict[str, Any] = {
+    name: attribute.default
+    for name, attribute in _ALL_INPUTS.items()
+    if attribute.default is not None and name not in _ALWAYS
+}
 
 
 # -- check ---------------------------------------------------------------------------------------------------
@@ -214,6 +225,20 @@ def normal(declared: Mapping[str, Any]) -> dict[str, Any]:
     if is_job(inputs) and declared.get("autodestroy") is None:
         inputs["autodestroy"] = "ON_SUCCESS"
     return inputs
+
+
+def terse(bag: Mapping[str, Any], before: Container[str] = ()) -> dict[str, Any]:
+    """A bag of properties without the inputs that have their defaults.
+
+    Args:
+        before: names that stay all the same. The state of an earlier release has the defaults, too; the
+            engine would show that they go.
+    """
+    return {
+        name: value
+        for name, value in bag.items()
+        if name not in DEFAULTS or name in before or schema.is_unknown(value) or value != DEFAULTS[name]
+    }
 
 
 def is_job(inputs: Mapping[str, Any]) -> bool:

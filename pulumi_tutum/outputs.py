@@ -1,12 +1,18 @@
 """What the state keeps of a service: the outputs, and after a refresh the inputs. Pure functions.
 
 Outputs have the API's names. Inputs among them keep the declared spelling as long as the API's answer means
-the same; what is null is left out, here and in nested records. The state is written whole at each step of
-the engine, so nothing is kept that could be derived.
+the same; what is null is left out, here and in nested records.
+
+The engine writes the whole state at each of its steps, so the state has no output that follows from the
+others, and link variables, which say most things several times, are packed (`kept`). Whoever reads the state
+completes it (`complete`). A state of an earlier release has everything, and stays valid.
 """
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +20,35 @@ from urllib.parse import urlsplit
 from . import desired, schema
 
 ENDPOINT_URIS = "endpoint_uris"
+LINK_VARIABLES = "link_variables"
+
+#: The option that each service in the state has, its default too, if the stack owns it: one that was only
+#: read has none.
+OWNED = "running"
+#: What the state has in any case. Bindings that are missing are secret (removals.py).
+_ALWAYS = (OWNED, "bindings")
+#: What an output is that the state leaves out. `uuid` is the resource's id.
+ABSENT: dict[str, Any] = {**desired.DEFAULTS, "linked_from_service": []}
+_NOTHING: Mapping[str, Any] = {}
+_OF_THE_UUID = {"resource_uri": schema.service_uri}
+
+#: The one name in packed variables. No variable has it, for it has a `=`. The number stands for what the
+#: value is: base64 of raw deflate, with the words below, of a JSON object.
+_PACKED = "=1"
+#: What the names and values of link variables are made of. It never changes: states are read with it.
+_WORDS = "".join(
+    f"_{word}"
+    for word in (
+        *("PORT_80_TCP", "ADDR", "PROTO", "NAME", '":"tcp://10.7.0.', "localhost.svc.cont.node"),
+        *("ENV_DOCKERCLOUD_STREAM_HOST", 'REST_HOST":"http://127.0.0.1:', "IP_ADDRESS"),
+        *("ENV_DOCKERCLOUD_NODE_HOSTNAME", "FQDN", 'API_URL":"', 'API_URI":"/api/infra/v1/node/'),
+        *("ENV_DOCKERCLOUD_CONTAINER_HOSTNAME", "FQDN", 'API_URL":"', 'API_URI":"/api/app/v1/container/'),
+        *("ENV_DOCKERCLOUD_SERVICE_HOSTNAME", "FQDN", 'API_URL":"', 'API_URI":"/api/app/v1/service/'),
+        *("ENV_TUTUM_NODE_HOSTNAME", "FQDN", 'API_URL":"', 'API_URI":"/api/v1/node/'),
+        *("ENV_TUTUM_CONTAINER_HOSTNAME", "FQDN", 'API_URL":"', 'API_URI":"/api/v1/container/'),
+        *("ENV_TUTUM_SERVICE_HOSTNAME", "FQDN", 'API_URL":"', 'API_URI":"/api/v1/service/'),
+    )
+).encode()
 
 
 def outputs(
@@ -46,6 +81,59 @@ def outputs(
     return out
 
 
+def kept(outs: Mapping[str, Any], before: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+    """What the state keeps of outputs.
+
+    Args:
+        before: what the state has. What means the same keeps its form, so that a refresh finds no change
+            after an upgrade.
+    """
+    found = {
+        name: value
+        for name, value in outs.items()
+        if name in before or name in _ALWAYS or not _follows(name, value, outs)
+    }
+    variables = found.get(LINK_VARIABLES)
+    if isinstance(variables, Mapping) and variables:
+        old = before.get(LINK_VARIABLES)
+        found[LINK_VARIABLES] = old if unpacked(old) == variables else packed(variables)
+    return found
+
+
+def _follows(name: str, value: Any, outs: Mapping[str, Any]) -> bool:
+    """Whether an output follows from the others."""
+    if name in _OF_THE_UUID:
+        return bool(value == _OF_THE_UUID[name](str(outs.get("uuid"))))
+    return name in ABSENT and bool(value == ABSENT[name])
+
+
+def complete(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """All outputs, of those that the state keeps. (What is null stays absent.)"""
+    found = {name: schema.copied(value) for name, value in ABSENT.items()} | dict(kept)
+    for name, derive in _OF_THE_UUID.items():
+        if isinstance(found.get("uuid"), str):
+            found.setdefault(name, derive(found["uuid"]))
+    if LINK_VARIABLES in found:
+        found[LINK_VARIABLES] = unpacked(found[LINK_VARIABLES])
+    return found
+
+
+def packed(variables: Mapping[str, str]) -> dict[str, str]:
+    """Variables in a shorter form, of the same type."""
+    text = json.dumps(variables, separators=(",", ":"), ensure_ascii=False)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=_WORDS)
+    data = packer.compress(text.encode()) + packer.flush()
+    return {_PACKED: base64.b64encode(data).decode()}
+
+
+def unpacked(variables: Any) -> Any:
+    """The variables that were packed; what is not packed stays as it is."""
+    if not isinstance(variables, Mapping) or list(variables) != [_PACKED]:
+        return variables
+    data = base64.b64decode(variables[_PACKED])
+    return json.loads(zlib.decompressobj(-zlib.MAX_WBITS, _WORDS).decompress(data))
+
+
 def lasting(old: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The outputs that an update to these inputs cannot change, for its preview. Those that are inputs are
     left out, because the engine shows them.
@@ -59,6 +147,7 @@ def lasting(old: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]
         for each record of it, those keys that stay as they are.
     """
     changed = desired.disturbed(old, inputs)
+    old, inputs = complete(old), {**desired.DEFAULTS, **inputs}
     found: dict[str, Any] = {}
     for name, attribute in schema.COMPUTED.items():
         if attribute.follows is not None and changed.isdisjoint(attribute.follows):
@@ -131,8 +220,9 @@ def inputs_after_read(before: Mapping[str, Any], found: Mapping[str, Any]) -> di
         before: the inputs in the state.
         found: `desired.definition` of the service as it is now.
     """
-    kept = {n: v for n, v in before.items() if n not in schema.INPUTS or schema.INPUTS[n].secret}
-    return {**kept, **{n: found[n] for n in before if n in schema.INPUTS and n in found and n not in kept}}
+    same = {n: v for n, v in before.items() if n not in schema.INPUTS or schema.INPUTS[n].secret}
+    seen = [n for n in (*before, *desired.DEFAULTS) if n in schema.INPUTS and not schema.INPUTS[n].secret]
+    return desired.terse({**same, **{n: found[n] for n in seen if n in found}}, before)
 
 
 def _ports(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -1,7 +1,10 @@
-"""The outputs of a Service in a preview, as the program sees them. The only module that knows about previews.
+"""The outputs of a Service as the program sees them. The only module that knows about previews.
 
-The engine asks the provider for no preview. It shows the program the checked inputs in place of the outputs,
-and the id of a service that exists. So this module completes the outputs:
+The state, and so the engine, has no output that follows from others, and packed link variables (outputs.py).
+Here they are completed.
+
+The engine asks the provider for no preview. In one, it shows the program the checked inputs in place of the
+outputs, and the id of a service that exists. So this module completes the outputs:
 
 - `uuid` and `resource_uri` follow from the id.
 - An output that the update cannot change keeps its value (`outputs.lasting`). The old outputs come from a
@@ -23,7 +26,7 @@ from typing import Any
 import pulumi
 from pulumi.output import UNKNOWN
 
-from . import host, outputs, schema
+from . import desired, host, outputs, schema
 
 __all__ = ["Memory", "current_memory", "shown"]
 
@@ -109,14 +112,27 @@ def shown(
     """
     raw: pulumi.Output[Any] = pulumi.get(service, name)
     if not pulumi.runtime.is_dry_run():
-        return _or_from_id(service, name, raw) if name in _OF_THE_ID else raw
+        return _completed_output(service, name, raw)
     resolved = asyncio.ensure_future(_resolved(service, name, raw, memory, may_be_null))
     return _output(raw, resolved)
 
 
-def _or_from_id(service: pulumi.CustomResource, name: str, raw: pulumi.Output[Any]) -> pulumi.Output[Any]:
-    """The output, made from the id if the mocks of a user's unit test do not give it."""
-    return raw.apply(lambda value: service.id.apply(_OF_THE_ID[name].format) if value is None else value)
+def _completed_output(
+    service: pulumi.CustomResource, name: str, raw: pulumi.Output[Any]
+) -> pulumi.Output[Any]:
+    """The output of a service that exists, if need be made from the id or by default."""
+    if name in _OF_THE_ID:
+        return raw.apply(lambda value: service.id.apply(_OF_THE_ID[name].format) if value is None else value)
+    if name == outputs.LINK_VARIABLES:
+        return raw.apply(outputs.unpacked)
+    if name not in outputs.ABSENT:
+        return raw
+    return raw.apply(lambda value: _default(name) if value is None else value)
+
+
+def _default(name: str) -> Any:
+    """What an output is that the state leaves out; None if it leaves out only what is null."""
+    return schema.copied(outputs.ABSENT.get(name))
 
 
 def _output(raw: pulumi.Output[Any], resolved: Awaitable[_Value]) -> pulumi.Output[Any]:
@@ -142,11 +158,15 @@ async def _resolved(
     # The engine marks what it has, and says nothing of an output that it does not have.
     is_secret = await raw.is_secret() or name in _SECRET
     found = _Value(await raw.future(with_unknowns=True), await raw.is_known(), is_secret)
+    if found.value is None and name in desired.DEFAULTS:
+        return _Value(_default(name), True, found.is_secret)
     if await pulumi.get(service, "uuid").is_known():
         # The service stays as it is, or is only read. The state has no nulls, and the SDK takes a value that
         # is missing for one that is not known yet.
-        is_null = found.value is None and may_be_null
-        return _Value(found.value, found.is_known or is_null, found.is_secret)
+        if found.value is None and (name in outputs.ABSENT or may_be_null):
+            return _Value(_default(name), True, found.is_secret)
+        if found.value is not None or name not in _OF_THE_ID:
+            return _Value(outputs.unpacked(found.value), found.is_known, found.is_secret)
     kept = memory.lasting(await service.urn.future(), name) if memory is not None else None
     if name in _ANSWERED and isinstance(found.value, (list, tuple)):
         value = _completed(name, found.value, kept.value if kept is not None else ())

@@ -147,7 +147,7 @@ class ServiceProvider(ResourceProvider):
         state.names_given[urn] = news.get("name") is not None
         self._fill_in_name(urn, olds, inputs)
         inputs |= marks
-        return CheckResult(inputs, [CheckFailure("", str(problem)) for problem in found])
+        return CheckResult(desired.terse(inputs, olds), [CheckFailure("", str(problem)) for problem in found])
 
     def _fill_in_name(self, urn: str | None, olds: Mapping[str, Any], inputs: dict[str, Any]) -> None:
         """Where the program gives no name: the one that the resource has had, else an automatic one."""
@@ -351,7 +351,7 @@ class ServiceProvider(ResourceProvider):
         session = state.session
         is_get = "state" not in props
         # Options are kept of what is owned only: there is nothing to expect of what a `get` has read.
-        is_owned = "running" in props
+        is_owned = outputs.OWNED in props
         before = call.old_inputs if is_owned else None
         declared = desired.normal(before or props) if is_owned else {}
         # A job that has failed looks like one that has finished; its containers, which are gone, tell.
@@ -380,6 +380,7 @@ class ServiceProvider(ResourceProvider):
                 "they are; a change of bindings in the program replaces the service"
             )
             outs["bindings"] = found["bindings"] = declared["bindings"]
+        outs = outputs.kept(outs, props)
         # Where the host does not tell the inputs they stay, and the next diff goes by the outputs.
         inputs = outputs.inputs_after_read(before, found) if before else None
         if faults and call.urn:  # elsewhere it would fail the whole refresh
@@ -792,7 +793,7 @@ def _carry_out(
     try:
         operation = Operation(session, call, inputs)
         containers = work(operation)
-        return outputs.outputs(operation.seen, inputs, containers)
+        return outputs.kept(outputs.outputs(operation.seen, inputs, containers))
     except TutumError as error:
         failure = error
     except Exception as error:
@@ -845,7 +846,9 @@ def _fail(
     call.fail(
         message,
         id=str(service["uuid"]),
-        properties=outputs.outputs(service, inputs, failed=desired.BUT_WAS_GOOD if was_good else True),
+        properties=outputs.kept(
+            outputs.outputs(service, inputs, failed=desired.BUT_WAS_GOOD if was_good else True)
+        ),
         reasons=reasons,
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pulumi
 
-from . import consequences, desired, host, schema
+from . import consequences, desired, host, outputs, schema
 from .client import Client
 from .errors import NotFound, TutumError
 
@@ -27,8 +27,8 @@ __all__ = ["TYPE", "note", "removed", "text"]
 
 #: The type of a Service for the engine.
 TYPE = "pulumi-python:dynamic/tutum:Service"
-#: The outputs that are asked for. Only services that the stack owns have the options among them.
-_ASKED = ("name", "uuid", "resource_uri", "bindings", *schema.OPTIONS)
+#: The outputs that are asked for.
+_ASKED = ("name", "uuid", "bindings", outputs.OWNED)
 _ASK_SECONDS = 2.0  # for all requests together; the end of the program waits for them
 
 
@@ -55,12 +55,13 @@ def removed(
         if urn in urns or not urn.startswith(f"urn:pulumi:{stack}::{project}::"):
             continue
         # One that was only read is not deleted.
-        if not any(option in service for option in schema.OPTIONS):
+        if outputs.OWNED not in service:
             continue
         parents = urn.split("::")[2].split("$")[:-1]
         if parents and (remote_types is None or not set(parents).isdisjoint(remote_types)):
             continue
-        if {service.get(name) for name in ("uuid", "resource_uri", "name")}.isdisjoint(ids):
+        uuid = service.get("uuid")
+        if {uuid, uuid and schema.service_uri(uuid), service.get("name")}.isdisjoint(ids):
             found[urn] = service
     return found
 

@@ -899,7 +899,7 @@ def normal(props: Mapping[str, Any], *, defaults: bool = True) -> dict[str, Any]
         value = props.get(name)
         if value is None:
             if defaults and attribute.default is not None and not _not_applicable(name, props):
-                out[name] = _copy(attribute.default)
+                out[name] = copied(attribute.default)
         else:
             out[name] = value if is_unknown(value) else attribute.kind.normal(value)
     return out
@@ -910,7 +910,8 @@ def _not_applicable(name: str, props: Mapping[str, Any]) -> bool:
     return name == "target_num_containers" and (strategy == EVERY_NODE or is_unknown(strategy))
 
 
-def _copy(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """A default, to be changed by whoever gets it."""
     return list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else value
 
 
@@ -959,7 +960,7 @@ def body(props: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[s
             out[name] = attribute.kind.wire(value)
         elif names is not None:
             default = attribute.default
-            out[name] = attribute.kind.wire(_copy(default)) if default is not None else None
+            out[name] = attribute.kind.wire(default) if default is not None else None
         else:
             continue
         for alias in attribute.aliases:

@@ -184,7 +184,8 @@ def _assert_preview_tells(stack: Stack, proxy: FaultProxy, arguments: dict[str, 
     assert done == foretold
     assert stack.preview(web=arguments) == {}
     if done == {"web": "update"}:
-        _assert_foretold(outputs.lasting(old.outputs, stack.state["web"].inputs), stack.state["web"].outputs)
+        found = outputs.complete(stack.state["web"].outputs)
+        _assert_foretold(outputs.lasting(old.outputs, stack.state["web"].inputs), found)
 
 
 def _assert_foretold(lasting: dict[str, Any], found: dict[str, Any]) -> None:

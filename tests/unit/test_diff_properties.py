@@ -61,7 +61,7 @@ def test_check_keeps_the_order_of_lists(arguments: dict[str, Any], random: Any) 
     arguments = shuffled(arguments, random)
     inputs = check(arguments)
     for name in ("tags", "container_ports", "linked_to_service", "bindings"):
-        for given_item, item in zip(arguments.get(name) or [], inputs[name], strict=True):
+        for given_item, item in zip(arguments.get(name) or [], inputs.get(name, []), strict=True):
             assert schema.same(name, schema.normal({name: [given_item]})[name], [item])
 
 

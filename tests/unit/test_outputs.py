@@ -3,6 +3,9 @@ refresh."""
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from typing import Any
 
 from pulumi_tutum import desired, outputs, schema
@@ -137,9 +140,56 @@ def test_after_a_refresh_inputs_have_what_was_changed_outside_and_nothing_new() 
         "image": "acme/web",
         "target_num_containers": 2,
         "container_envvars": {"A": "old"},
+        "bindings": [{"container_path": "/x", "rewritable": True}],  # there were none, which is the default
         "wait": True,
         "__provider": "p",
     }
+
+
+# -- what the state keeps ----------------------------------------------------------------------------------
+
+VARIABLES = {"DB_1_PORT_80_TCP": "tcp://10.7.0.2:80", "DB_NAME": "ü=\n", "EMPTY": ""}
+#: It is in users' states.
+PACKED = {"=1": "q1ZycYo3jEdKT+jJx8jKwkBJB6QMZDRQ9vAe25g8oIirb0BIJJCvVAsA"}
+
+
+def test_what_follows_from_other_outputs_is_not_kept() -> None:
+    full = outputs.outputs(SERVICE, desired.normal({"image": "acme/web"}))
+    full |= {"resource_uri": f"/api/v1/service/{SERVICE['uuid']}/", "linked_from_service": []}
+    kept = outputs.kept(full)
+    for name in ("resource_uri", "linked_from_service", "network", "wait", "linked_to_service"):
+        assert name in full
+        assert name not in kept
+    assert kept["running"] is True
+    assert set(kept["link_variables"]) == {"=1"}
+    assert outputs.complete(kept) == full
+    elsewhere = {**full, "resource_uri": "/somewhere/else/", "network": "host"}
+    assert outputs.complete(outputs.kept(elsewhere)) == elsewhere
+
+
+def test_what_means_the_same_keeps_its_form() -> None:
+    full = outputs.outputs(SERVICE, desired.normal({"image": "acme/web"}))
+    assert outputs.kept(full, full) == full
+    # Another version of the library may pack in another way.
+    kept = outputs.kept(full) | {"link_variables": {"=1": repacked(full["link_variables"])}}
+    assert outputs.kept(full, kept) == kept
+    assert (
+        outputs.kept({**full, "link_variables": {"A": "b"}}, kept)["link_variables"] != kept["link_variables"]
+    )
+
+
+def test_packed_variables_are_read_for_ever() -> None:
+    assert outputs.unpacked(PACKED) == VARIABLES
+    for variables in (VARIABLES, {}, {"A": "b"}):
+        assert outputs.unpacked(outputs.packed(variables)) == variables
+        assert outputs.unpacked(variables) == variables
+    assert outputs.unpacked(None) is None
+
+
+def repacked(variables: dict[str, str]) -> str:
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+    data = packer.compress(json.dumps(variables).encode()) + packer.flush()
+    return base64.b64encode(data).decode()
 
 
 # -- what the preview of an update knows -------------------------------------------------------------------

@@ -17,9 +17,9 @@ SERVICE: dict[str, Any] = {
     "uuid": UUID,
     "resource_uri": f"/api/v1/service/{UUID}/",
     "bindings": [{"container_path": "/data"}],
-    "wait": True,
+    "running": True,
 }
-READ = {name: value for name, value in SERVICE.items() if name != "wait"}
+READ = {name: value for name, value in SERVICE.items() if name != "running"}
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 A Python dynamic provider runs in a *host*: a process (`python -m pulumi.dynamic ENGINE_ADDRESS`) with a
 gRPC server whose handlers call our methods. What those methods are given leaves out what users need, so
-this module reaches past the API, in the eight ways below. Each stands behind a guard: where what it looks for
+this module reaches past the API, in the nine ways below. Each stands behind a guard: where what it looks for
 is missing (another SDK, a method called by hand) it does nothing, and what stands after "else" is what
-happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all eight. tests/sdk runs
+happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all nine. tests/sdk runs
 both, on the oldest and the newest SDK.
 
 1. `request` and `context`, local variables of the gRPC handler, found by walking up the frames: URN,
@@ -36,6 +36,9 @@ both, on the oldest and the newest SDK.
    state has; `exit_code` in the language host's main module, found by its frame, to learn at the end of the
    process whether the program has ended well; `Engine.Log`, which the engine serves until then (its monitor
    it does not); and `_remote` and `_aliases` of resources. Else: no warning about what leaves the program.
+9. In the program: `_untrack` of a resource's Outputs. Each time one resolves, newer SDKs look at all that
+   have not, some 50 of each service. Those of one resource resolve together, so that the SDK needs to
+   know of one. Else: the program's processor time grows with the square of the number of services.
 
 The end of a run, as the engine does it: `Cancel`, close the connection, SIGINT, and SIGKILL 5 seconds
 later. What is given to `at_end` runs between the last two, from `atexit` (public).
@@ -75,6 +78,7 @@ __all__ = [
     "Failure",
     "ProgramPreview",
     "at_end",
+    "await_one",
     "current",
     "engine_with_hooks",
     "prepare",
@@ -355,6 +359,14 @@ def _engine_with_hooks() -> Any:
     else:
         has_hooks = resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS in run.monitor_features
     return run.monitor if has_hooks else None
+
+
+def await_one(outputs: Sequence[Any]) -> None:
+    """For programs: of several Outputs that resolve together, has the SDK wait for the first only."""
+    if not _plain():
+        with _guard("tracking"):
+            for output in outputs[1:]:
+                output._untrack()
 
 
 class ProgramPreview:

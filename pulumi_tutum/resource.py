@@ -306,6 +306,7 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
         if self._memory is not None and not self._is_read:
             own.hooks = pulumi.ResourceHookBinding(before_update=[self._memory.hook])
         super().__init__(ServiceProvider(), resource_name, props, pulumi.ResourceOptions.merge(own, opts))
+        host.await_one([pulumi.get(self, name) for name in _OUTPUTS])
         removals.note(self, None if self._is_read else adopt, is_read=self._is_read, make_client=_client)
         if isinstance(opts, pulumi.ResourceOptions) and not self._is_read:
             warning = ignored.warning(opts.ignore_changes or (), props)

@@ -16,6 +16,7 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.runtime import mocks
+from pulumi.runtime.settings import SETTINGS
 
 import pulumi_tutum as tutum
 from pulumi_tutum import desired, schema
@@ -322,6 +323,24 @@ def test_outputs_are_typed_and_missing_keys_are_none() -> None:
     assert found["tags"][0].name == found["tags"][0]["name"] == "a"
     assert found["memory"] is None
     assert found["endpoint_uris"] == []
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_sdk_waits_for_few_outputs_of_a_service(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at all that it waits for each time that one resolves."""
+    if not hasattr(pulumi.Output, "_untrack"):
+        pytest.skip("this SDK does not track Outputs")
+    monkeypatch.setenv("PULUMI_TUTUM_PLAIN_HOST", "1" if plain else "")
+    tracked: list[int] = []
+
+    def program() -> None:
+        tutum.Service("db", image="x")
+        before = len(SETTINGS.outputs)
+        tutum.Service("web", image="x")
+        tracked.append(len(SETTINGS.outputs) - before)
+
+    run(program)
+    assert (tracked[0] < 10) is not plain
 
 
 def test_the_import_option_names_what_works_instead() -> None:

@@ -29,7 +29,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
@@ -158,16 +158,21 @@ class Client:
     # -- services ----------------------------------------------------------------------------------
 
     def list_services(
-        self, state: str | None = None, name: str | None = None, **limits: Unpack[Limits]
+        self,
+        state: str | Collection[str] | None = None,
+        name: str | None = None,
+        **limits: Unpack[Limits],
     ) -> Iterator[dict[str, Any]]:
         """All services, recently terminated ones included, in list shape (without environment, links,
         containers).
 
         Specification: "List all services". The filters are exact; the pages are fetched as they are needed.
+        Several states need a control plane that understands a repeated parameter, as this package's does.
         """
-        for service in self._list("service", {"state": state, "name": name}, limits):
+        states = [state] if isinstance(state, str) else state
+        for service in self._list("service", {"state": states and sorted(states), "name": name}, limits):
             # A server that does not know a filter ignores it.
-            if (state is None or service.get("state") == state) and (
+            if (states is None or service.get("state") in states) and (
                 name is None or service.get("name") == name
             ):
                 yield service

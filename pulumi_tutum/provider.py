@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -125,7 +126,7 @@ class ServiceProvider(ResourceProvider):
         found = state.window_problems(inputs)
         found += state.refused(desired.questionable(olds, inputs))
         found += self._look_targets_up(olds, inputs)
-        state.warn_of_wrong_credentials(call)
+        state.warn_of_wrong_credentials(call, exists=bool(desired.visible(olds)))
         if desired.URN in news:
             inputs[desired.URN] = news[desired.URN]
         urn = call.urn or news.get(desired.URN)
@@ -557,15 +558,14 @@ class _HostState:
         with self._asking:
             if self._not_running is None:
                 self._not_running = set()
-                try:
-                    for state in lifecycle.STABLE - {lifecycle.RUNNING}:
-                        limits = self._look_limits(call)
-                        self._not_running |= {
-                            s["uuid"] for s in self.session.client.list_services(state, **limits)
-                        }
-                except TutumError:
-                    pass  # another request will say what is wrong
+                with suppress(TutumError):  # another request will say what is wrong
+                    self._not_running = self._ask_which_do_not_run(call)
             return self._not_running
+
+    def _ask_which_do_not_run(self, call: host.Call) -> set[str]:
+        states = lifecycle.STABLE - {lifecycle.RUNNING}
+        found = self.session.client.list_services(states, **self._look_limits(call))
+        return {service["uuid"] for service in found}
 
     def explain(self, uuid: str, service: Mapping[str, Any] | None = None) -> list[str]:
         """Why a service does not run, in lines; nothing where that cannot be learnt."""
@@ -617,16 +617,23 @@ class _HostState:
         monitor = desired.monitor_seconds(inputs, settings.monitor_seconds, timeout)
         return desired.window_problems(monitor, timeout)
 
-    def warn_of_wrong_credentials(self, call: host.Call) -> None:
+    def warn_of_wrong_credentials(self, call: host.Call, *, exists: bool) -> None:
         """Once a process, unless an answer has shown that they are right: a preview that asks for nothing
-        else should not end well with a wrong key."""
+        else should not end well with a wrong key.
+
+        Args:
+            exists: the resource is in the state, so that its diff would ask which services do not run.
+        """
         with self._asking:
             if self._credentials_known or self.unreachable:
                 return
             self._credentials_known = True
             limits: Limits = {"deadline": time.monotonic() + _ASK_SECONDS, "cancelled": call.cancelled}
             try:
-                self.session.client.request("GET", "/api/v1/service/", params={"limit": 1}, **limits)
+                if exists:
+                    self._not_running = self._ask_which_do_not_run(call)
+                else:
+                    self.session.client.request("GET", "/api/v1/service/", params={"limit": 1}, **limits)
             except AuthError as error:
                 call.warn(
                     "the control plane refuses the credentials, so `pulumi up` would fail. Set TUTUM_USER "

@@ -56,6 +56,13 @@ def test_create_makes_starts_and_waits_with_few_requests(
     assert stack.preview(web={**WEB, "target_num_containers": 2}) == {}
 
 
+def test_a_preview_without_a_change_asks_once(stack: Stack, proxy: FaultProxy) -> None:
+    services: dict[str, dict[str, Any]] = {"web": WEB, "other": {**WEB, "target_num_containers": 2}}
+    stack.up(**services)
+    stack.end_run()
+    assert sent(proxy, lambda: stack.preview(**services)) == ["GET"]
+
+
 def test_create_not_running_and_create_of_nothing_do_not_start(stack: Stack, proxy: FaultProxy) -> None:
     for given_name, value in (("running", False), ("target_num_containers", 0)):
         web = {**WEB, given_name: value}

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,9 @@ from tests.support.server import Server
 from .measure import Line, Row, Run, by_turns, median, ratio, seconds
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: With it in the environment, each process compiles every module anew.
+BYTECODE = ("PYTHONDONTWRITEBYTECODE",)
 
 #: What the programs declare: a small web service as most are.
 DECLARED: dict[str, Any] = {
@@ -45,13 +48,19 @@ def program(imports: str, resource: str) -> str:
 
 SERVICES = program("import pulumi_tutum", "pulumi_tutum.Service")
 NOOPS = program("from bench.peer import Noop", "Noop")
+ECHOES = program("from bench.peer import Echo", "Echo")
 
 _numbers = itertools.count()
 
 
 @contextmanager
 def project(
-    run: Run, program: str, count: int, env: Mapping[str, str], declared: Mapping[str, Any] = DECLARED
+    run: Run,
+    program: str,
+    count: int,
+    env: Mapping[str, str],
+    declared: Mapping[str, Any] = DECLARED,
+    monitor_seconds: int | None = 0,
 ) -> Iterator[Project]:
     """A new project whose program makes `count` resources."""
     if not (ENGINE / "pulumi").exists():
@@ -59,19 +68,27 @@ def project(
     folder = run.folder / f"project-{next(_numbers)}"
     folder.mkdir()
     settings = {"BENCH_COUNT": str(count), "BENCH_DECLARED": json.dumps(declared), "PYTHONPATH": str(ROOT)}
-    with Project(folder, program, env={**settings, **env}) as made:
+    # Projects leave out what is Python's; the two sides run alike.
+    settings |= {name: os.environ[name] for name in BYTECODE if name in os.environ}
+    with Project(folder, program, env={**settings, **env}, monitor_seconds=monitor_seconds) as made:
         yield made
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def services(
-    run: Run, count: int, start_seconds: float = 0.0, env: Mapping[str, str] | None = None
+    run: Run,
+    count: int,
+    start_seconds: float = 0.0,
+    env: Mapping[str, str] | None = None,
+    monitor_seconds: int | None = 0,
 ) -> Iterator[Project]:
-    """A project of services, and a control plane of its own for it."""
+    """A project of services, and a control plane of its own for it; `monitor_seconds` as in Project."""
     with (
         Server(container_start_seconds=start_seconds, log_level="warning") as server,
-        project(run, SERVICES, count, {**server.environment, **(env or {})}) as made,
+        project(
+            run, SERVICES, count, {**server.environment, **(env or {})}, monitor_seconds=monitor_seconds
+        ) as made,
     ):
         yield made
 
@@ -79,6 +96,11 @@ def services(
 def noops(run: Run, count: int, env: Mapping[str, str] | None = None) -> AbstractContextManager[Project]:
     """A project of resources that do nothing, with the inputs and outputs of a real service."""
     return project(run, NOOPS, count, {"BENCH_RECORDED": str(recorded(run)), **(env or {})})
+
+
+def echoes(run: Run, count: int) -> AbstractContextManager[Project]:
+    """A project of resources that do nothing, and return the inputs of a real service."""
+    return project(run, ECHOES, count, {"BENCH_RECORDED": str(recorded(run))})
 
 
 @cache
@@ -133,23 +155,48 @@ def _up_seconds(made: Project, *options: str) -> float:
 def up_at_once(run: Run) -> Iterator[Line]:
     """(a) `up` of services whose containers start at once / of no-op resources."""
     count = run.scaled(50)
+    with noops(run, count) as made:
+        _up_seconds(made)  # leaves compiled files and a warm disk cache
+    what = f"up of {count} services whose containers start at once / of {count} no-op resources"
+    yield ratio("a", what, "s", _ups(run, count, noops), goal=1.15)
+    for count, goal in ((run.scaled(100), 1.2), (run.scaled(400), 1.3)):
+        what = f"up of {count} services / of {count} no-op resources that return their inputs"
+        yield ratio("a", what, "s", _ups(run, count, echoes), goal=goal)
+    count, window = run.scaled(20), 5.0
+    what = (
+        f"up of {count} services with the default window, --parallel 200 / {window:g} s + of no-op resources"
+    )
+    samples = _ups(run, count, noops, "--parallel", "200", monitor_seconds=None)
+    yield ratio("a", what, "s", samples, goal=1.15, peer_adds=window)
+
+
+def _ups(
+    run: Run,
+    count: int,
+    peers: Callable[[Run, int], AbstractContextManager[Project]],
+    *options: str,
+    monitor_seconds: int | None = 0,
+) -> tuple[list[float], list[float]]:
+    """Seconds of `up` of services, and of as many peers."""
 
     def ours() -> float:
-        with services(run, count) as made:
-            return _up_seconds(made)
+        with services(run, count, monitor_seconds=monitor_seconds) as made:
+            return _up_seconds(made, *options)
 
     def peer() -> float:
-        with noops(run, count) as made:
-            return _up_seconds(made)
+        with peers(run, count) as made:
+            return _up_seconds(made, *options)
 
-    peer()  # leaves compiled files and a warm disk cache
-    what = f"up of {count} services whose containers start at once / of {count} no-op resources"
-    yield ratio("a", what, "s", by_turns(run, ours, peer), goal=1.15)
+    return by_turns(run, ours, peer)
 
 
 def preview_unchanged(run: Run) -> Iterator[Line]:
     """(b) `preview` of unchanged services / of unchanged no-op resources."""
-    count = run.scaled(100)
+    for count, goal in ((1, 1.05), (run.scaled(20), 1.1), (run.scaled(100), 1.15)):
+        yield _preview(run, count, goal)
+
+
+def _preview(run: Run, count: int, goal: float) -> Line:
     with services(run, count) as ours, noops(run, count) as peer:
         for made in (ours, peer):
             pulumi(made, "up", "--yes", "--skip-preview")
@@ -159,7 +206,7 @@ def preview_unchanged(run: Run) -> Iterator[Line]:
 
         samples = by_turns(run, lambda: preview(ours), lambda: preview(peer))
     what = f"preview of {count} unchanged services / of {count} unchanged no-op resources"
-    yield ratio("b", what, "s", samples, goal=1.15)
+    return ratio("b", what, "s", samples, goal=goal)
 
 
 def state_size(run: Run) -> Iterator[Line]:

@@ -1,7 +1,8 @@
-"""The peer of a service: a dynamic resource that has the same inputs and outputs and does nothing.
+"""The peers of a service: dynamic resources that do nothing.
 
-What its inputs and outputs are is in the file that BENCH_RECORDED names, from a real service's state. It has
-what a careful author gives it: an importable provider class without attributes, kept in the state in clear.
+`Noop` has the same inputs and outputs as a service, `Echo` the same inputs, which are its outputs, too. What
+those are is in the file that BENCH_RECORDED names, from a real service's state. They have what a careful
+author gives them: an importable provider class without attributes, kept in the state in clear.
 """
 
 from __future__ import annotations
@@ -37,3 +38,23 @@ class Noop(Resource, module="bench", name="Noop"):
         outputs = dict.fromkeys(_RECORDED["outputs"])
         options = pulumi.ResourceOptions(additional_secret_outputs=_RECORDED["secrets"])
         super().__init__(NoopProvider(), name, {**outputs, **declared}, options)
+
+
+class EchoProvider(ResourceProvider):
+    """Returns the inputs."""
+
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        return CheckResult({**_RECORDED["inputs"], **news}, [])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(str(uuid.uuid4()), dict(props))
+
+
+class Echo(Resource, module="bench", name="Echo"):
+    """A resource with the arguments that a program gives a service, and no output of its own."""
+
+    def __init__(self, name: str, **declared: Any) -> None:
+        options = pulumi.ResourceOptions(additional_secret_outputs=_RECORDED["secrets"])
+        super().__init__(EchoProvider(), name, declared, options)

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from .. import schema
-from ..errors import BadRequest, Conflict, NotAllowed, Problem
+from ..errors import BackendError, BadRequest, Conflict, NotAllowed, Problem, ServerError
 from .backends import BackendNode
-from .clock import Timer
+from .clock import Timer, sleep
 from .core import Core, bad_request
 from .model import Container, Node, NodeCluster, RequestInfo, new_uuid, uri, uuid_for
 from .records import volume_sources
 from .services import Reply, Services
+from .settling import RETRY_MAX, RETRY_SECONDS
 
 log = logging.getLogger("pulumi_tutum.server")
 
@@ -71,10 +72,17 @@ class Infrastructure:
         self.core.spawn(self._sync, "following the nodes")
 
     async def _sync(self) -> None:
+        pause = RETRY_SECONDS
         try:
             while True:
                 self._again = False
-                self._apply(await self.core.backend.nodes())
+                try:
+                    self._apply(await self.core.backend.nodes())
+                except (BackendError, ServerError) as error:
+                    log.warning("cannot follow the nodes: %s", error)
+                    await sleep(self.core.clock, pause)
+                    pause = min(pause * 2, RETRY_MAX)
+                    continue
                 if not self._again:
                     return
         finally:
@@ -118,11 +126,13 @@ class Infrastructure:
                         back.append(node.uuid)
             there = {b.uuid for b in seen}
             for node in self.records.nodes.values():
-                if node.uuid not in there and node.state != "Terminated":
+                if node.uuid in there:
+                    continue
+                if node.state != "Terminated":
                     change.edit(node).state = "Terminated"
                     node.destroyed = now
-                    on_node = self.records.on_node.get(node.uuid, {}).values()
-                    lost += [c for c in on_node if not _is_moved_by_the_backend(c)]
+                on_node = self.records.on_node.get(node.uuid, {}).values()
+                lost += [c for c in on_node if not _is_moved_by_the_backend(c)]
             for cluster in self.records.clusters.values():
                 self._count(change, cluster, {n.uuid for n in self.records.nodes.values()} | there)
         if lost:
@@ -135,9 +145,7 @@ class Infrastructure:
             self._look_at_services_on(uuid)
         for b in seen:
             self._watch(b)
-        for service in list(self.records.services.values()):
-            if service.every_node:
-                self.services.follow_nodes(service)
+        self.services.follow_nodes()
         self.core.convergence.look_again()
 
     def _clear(self, drained: Sequence[str]) -> None:
@@ -146,7 +154,7 @@ class Infrastructure:
         held = [c for uuid in drained for c in self.records.on_node.get(uuid, {}).values()]
         found = [c for c in held if self.records.services[c.service].every_node and c.wanted != "gone"]
         if found:
-            self.services.lose(found, "its node is drained")
+            self.services.lose(found, "its node is drained", again=True)
 
     def _count(self, change: Any, cluster: NodeCluster, nodes: set[str]) -> None:
         """The backend's own cluster has as many nodes as there are."""
@@ -176,6 +184,14 @@ class Infrastructure:
         node = self.records.nodes.get(uuid)
         if node is None or node.state != "Unreachable":
             return
+        try:
+            self._give_up(node)
+        except ServerError as error:
+            log.warning("cannot give up a node: %s", error.message)
+            self._graces[uuid] = self.core.clock.call_later(RETRY_SECONDS, self._abandon, uuid)
+
+    def _give_up(self, node: Node) -> None:
+        uuid = node.uuid
         with self.records.change() as change:
             change.edit(node).given_up = True
         moving: list[Container] = []
@@ -190,11 +206,9 @@ class Infrastructure:
                 moving.append(c)
         if moving:
             log.warning("a node does not answer; its containers are placed anew", extra={"node": node.name})
-            self.services.lose(moving, "its node does not answer")
+            self.services.lose(moving, "its node does not answer", again=True)
             for service_uuid in {c.service for c in moving}:
-                service = self.records.services[service_uuid]
-                if not service.every_node:
-                    self.services.rescale(service)
+                self.services.make_up(self.records.services[service_uuid])
         self._look_at_services_on(uuid)
         self.core.convergence.look_again()
 
@@ -221,9 +235,7 @@ class Infrastructure:
             self.core.spawn(
                 functools.partial(self.core.backend.set_node_tags, node.uuid, tags), "setting a node's tags"
             )
-            for service in list(self.records.services.values()):
-                if service.every_node:
-                    self.services.follow_nodes(service)
+            self.services.follow_nodes()
         return Reply(self.core.shapes.node(node), 202, uri("action", action.uuid))
 
     def create_node(self, body: Mapping[str, Any], request: RequestInfo | None) -> Reply:
@@ -289,9 +301,7 @@ class Infrastructure:
             change.edit(node).state = "Terminated"
             node.destroyed = self.core.clock.time()
         self.services.lose(lost, "its node was removed")
-        for service in list(self.records.services.values()):
-            if service.every_node:
-                self.services.follow_nodes(service)
+        self.services.follow_nodes()
 
     def create_cluster(self, body: Mapping[str, Any], request: RequestInfo | None) -> Reply:
         self._elastic()

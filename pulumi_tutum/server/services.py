@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import lifecycle, schema
-from ..errors import BadRequest, Conflict, Problem
+from ..errors import BadRequest, Conflict, Problem, ServerError
 from ..lifecycle import (
     ACTIONS,
     ENDING,
@@ -21,11 +21,13 @@ from ..lifecycle import (
     STABLE,
     STARTING,
     STOPPED,
+    TRANSITIONAL,
     permitted,
     refusal,
 )
 from . import model
 from .backends import GONE, Observed
+from .clock import Timer
 from .core import Core, bad_request
 from .dependencies import in_order
 from .deployment import NO_HEALTH_PORT, lacks_health_port
@@ -36,6 +38,8 @@ from .records import Change, volume_sources
 _OF_HEALTH = ("healthcheck", "image", "container_ports")
 #: When to ask again whether a run has ended, in seconds.
 _RUN_SECONDS = 1.0
+#: Seconds until what nodes called for is tried again after it failed: at first, and at most.
+_AGAIN_FIRST, _AGAIN_MOST = 2.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,11 @@ class Services:
         self.core = core
         self.records = core.records
         core.on_settled.append(self._settled)
-        #: EVERY_NODE services for which nodes came while they were busy.
+        #: Services for which nodes came or went while they were busy.
         self._follow: set[str] = set()
+        #: Of services that are owed containers: the next try, and the pause before the one after it.
+        self._tries: dict[str, Timer] = {}
+        self._pauses: dict[str, float] = {}
 
     # -- definitions
 
@@ -408,6 +415,7 @@ class Services:
         row = ACTIONS[verb]
         change.edit(service)
         service.finished = ()
+        service.owed = service.owed and not action.is_user_action
         service.fresh = verb == "redeploy" or (verb == "start" and service.state == NOT_RUNNING)
         service.trigger_body = (
             str(options.get("trigger_body", "")) if verb in ("redeploy", "start") else service.trigger_body
@@ -509,9 +517,14 @@ class Services:
                 else:
                     self._end_waiting(change, first, "Failed", refusal(action.verb, service.state))
             self._kick_soon(service)
-        elif service.uuid in self._follow:
-            self._follow.discard(service.uuid)
-            self.follow_nodes(service)
+        else:
+            try:
+                if service.uuid in self._follow:
+                    self.make_up(service)
+                elif service.owed:
+                    self._look_at_owed(service)
+            except ServerError:
+                self._try_later(service)
 
     def _kick_soon(self, service: Service) -> None:
         asyncio.get_running_loop().call_soon(self._kick, service)
@@ -528,36 +541,81 @@ class Services:
             change.edit(action).state = state
             action.error, action.end = error, self.core.clock.time()
 
-    def follow_nodes(self, service: Service) -> None:
-        """Nodes came or went: an EVERY_NODE service that is up gets a container on each new one."""
-        if not service.every_node or service.state in (NOT_RUNNING, STOPPED, *ENDING):
-            return
-        if service.state not in STABLE:
+    def follow_nodes(self) -> None:
+        """Nodes came or went: an EVERY_NODE service that is up gets a container on each new one, and what is
+        owed is tried at once."""
+        for service in list(self.records.services.values()):
+            is_up = service.every_node and service.state not in (NOT_RUNNING, STOPPED, *ENDING)
+            if service.owed or is_up:
+                self._pauses.pop(service.uuid, None)
+                self.make_up(service)
+
+    def make_up(self, service: Service) -> None:
+        """Bring a service back to its number of containers, by itself; if it is busy, once it has settled."""
+        if (timer := self._tries.pop(service.uuid, None)) is not None:
+            timer.cancel()
+        if service.state in TRANSITIONAL and service.state not in ENDING:
             self._follow.add(service.uuid)
             return
-        held = {c.node for c in self.records.containers_of(service.uuid) if c.wanted != "gone"}
-        nodes = [n.uuid for n in self.core.world.candidates(service)]
-        if any(node not in held for node in nodes):
-            self.rescale(service)
-        elif service.goal != len(nodes):
-            with self.records.change() as change:
-                change.edit(service).goal = len(nodes)
-            self.core.convergence.kick(service.uuid)
+        if service.state not in ENDING:
+            if self._lacks_containers(service):
+                self._rescale(service)
+            elif service.every_node and service.goal != (goal := len(self.core.world.candidates(service))):
+                with self.records.change() as change:
+                    change.edit(service).goal = goal
+                self.core.convergence.kick(service.uuid)
+        self._follow.discard(service.uuid)
 
-    def rescale(self, service: Service) -> None:
-        """Bring a service that is up back to its number of containers, by itself."""
-        if service.state not in (RUNNING, PARTLY_RUNNING):
-            return
+    def _lacks_containers(self, service: Service, finished: Collection[int | str] = ()) -> bool:
+        """Whether there are too few containers.
+
+        Args:
+            finished: ordinals (EVERY_NODE: nodes) whose containers need not be there any more.
+        """
+        staying = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
+        if service.every_node:
+            filled = {*(c.node for c in staying), *finished}
+            return any(node.uuid not in filled for node in self.core.world.candidates(service))
+        return len(staying) + len(finished) < (service.target or 0)
+
+    def _rescale(self, service: Service) -> None:
         with self.records.change() as change:
             action = self.core.act(
                 change, "Service Scale", uri("service", service.uuid), None, state="In progress", verb="scale"
             )
             change.edit(service).state = SCALING
-            service.finished = ()
-            service.action = action.uuid
+            if not service.owed:
+                service.finished = ()
+            service.action, service.owed = action.uuid, True
             for c in self.records.containers_of(service.uuid):
                 _forget_failure(change, c)
         self.core.convergence.kick(service.uuid)
+
+    def _look_at_owed(self, service: Service) -> None:
+        """A service that is owed containers has settled: has it got them?"""
+        if self._lacks_containers(service, service.finished):
+            self._try_later(service)
+        elif service.state != NOT_RUNNING or not service.every_node:
+            # One that has lost all its containers waits for nodes.
+            self._pauses.pop(service.uuid, None)
+            with self.records.change() as change:
+                change.edit(service).owed = False
+
+    def _try_later(self, service: Service) -> None:
+        pause = self._pauses.get(service.uuid, _AGAIN_FIRST)
+        self._pauses[service.uuid] = min(2 * pause, _AGAIN_MOST)
+        if (timer := self._tries.pop(service.uuid, None)) is not None:
+            timer.cancel()
+        self._tries[service.uuid] = self.core.clock.call_later(pause, self._try_again, service)
+
+    def _try_again(self, service: Service) -> None:
+        if not service.owed and service.uuid not in self._follow:
+            self._pauses.pop(service.uuid, None)
+            return
+        try:
+            self.make_up(service)
+        except ServerError:
+            self._try_later(service)
 
     def announce_image(self, image: str) -> int:
         """A new version of an image was pushed: services with `autoredeploy` that run it are redeployed."""
@@ -616,12 +674,19 @@ class Services:
         self.core.convergence.kick(service.uuid)
         return Reply(self.core.shapes.container(container), 202, uri("action", action.uuid))
 
-    def lose(self, containers: list[Container], reason: str) -> None:
-        """Containers are gone without anybody having asked for it."""
+    def lose(self, containers: list[Container], reason: str, *, again: bool = False) -> None:
+        """Containers are gone without anybody having asked for it.
+
+        Args:
+            again: others are to take their place, now or when nodes come; see `make_up`.
+        """
         with self.records.change() as change:
             for c in containers:
                 if c.live:
                     self.core.convergence.apply(change, c, Observed(c.uuid, GONE, reason=reason))
+                service = self.records.services[c.service]
+                if again and service.state in (RUNNING, PARTLY_RUNNING):
+                    change.edit(service).owed = True
         for c in containers:
             self.core.discard(c.uuid)
         for uuid in {c.service for c in containers}:

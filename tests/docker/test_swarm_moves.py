@@ -253,30 +253,22 @@ def test_a_node_is_drained(real: Real) -> None:
 
 
 def test_a_node_that_is_active_again_cannot_take_a_container_yet(real: Real) -> None:
-    ports = {"container_ports": [{**PORT_80, "outer_port": 8080}]}
+    ports: dict[str, Any] = {"container_ports": [{**PORT_80, "outer_port": 8080}]}
     everywhere = real.run(name="everywhere", deployment_strategy="EVERY_NODE", **ports)
     set_availability(real, 1, "drain")
     until(lambda: len(real.containers(everywhere)) == 2, "one container less")
-    # Somebody else has the port there first.
-    api = real.engines[0].api
-    image = api.inspect_image("test/busybox")["Id"]
-    body = {
-        "task_template": {
-            "ContainerSpec": {"Image": image, "Args": ["sleep", "9999"]},
-            "Placement": {"Constraints": ["node.hostname==node2"]},
-        },
-        "endpoint_spec": {
-            "Mode": "dnsrr",
-            "Ports": [{"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}],
-        },
-    }
-    other = api.create_service(name="other", **body)["ID"]
+    # Somebody else has the port there meanwhile.
+    until(lambda: len(entries(real, everywhere)) == 2, "its swarm service is removed")
+    engine = real.engines[1]
+    until(lambda: not running(real, everywhere, without=-1)[2:], "its container is removed")
+    command = ["sleep", "100000"]
+    other = engine.containers.run("test/busybox", command, ports={"80/tcp": 8080}, detach=True)
     try:
         set_availability(real, 1, "active")
         until(lambda: "port 8080 is already in use on node node2" in real.why(everywhere), "it is tried")
         real.wait(everywhere, "Partly running")
     finally:
-        api.remove_service(other)
+        other.remove(force=True)
     until(lambda: real.get(everywhere["uuid"])["running_num_containers"] == 3, "a container on each node")
     real.wait(everywhere, "Running")
 

@@ -13,8 +13,11 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+from tests.support.tools import until
 
 _READ = 1 << 16
 #: docker-py sends the head of a request at once, and begins none before the last one was answered.
@@ -52,6 +55,7 @@ class EngineCalls:
         for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        until(lambda: not self._open, "all connections are closed")
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -77,13 +81,25 @@ class EngineCalls:
                     engine.connect(self._target)
                 except OSError:
                     client.close()
+                    engine.close()
                     continue
                 with self._lock:
                     self._open |= {client, engine}
-                for source, sink in ((client, engine), (engine, client)):
-                    threading.Thread(
-                        target=self._pass, args=(source, sink, source is client), daemon=True
-                    ).start()
+                self._begin(self._serve, client, engine)
+
+    def _begin(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        thread.start()
+        return thread
+
+    def _serve(self, client: socket.socket, engine: socket.socket) -> None:
+        answers = self._begin(self._pass, engine, client, False)
+        self._pass(client, engine, True)
+        answers.join()
+        with self._lock:
+            self._open -= {client, engine}
+        client.close()
+        engine.close()
 
     def _pass(self, source: socket.socket, sink: socket.socket, is_asking: bool) -> None:
         """Carry bytes one way until that end is closed; the other way goes on."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
@@ -411,7 +412,7 @@ class Engine:
         self._lost = asyncio.Event()
         self._closing = False
         #: Images that are being looked for.
-        self._images: dict[str, asyncio.Task[ImageInfo]] = {}
+        self._images: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
 
     def __str__(self) -> str:
         return f"the Docker Engine at {self.address.url}"
@@ -596,7 +597,11 @@ class Engine:
     # -- images
 
     async def image(self, image: str) -> ImageInfo:
-        """What an image is; pulled before, if the policy says so.
+        """What an image is; see `find_image`."""
+        return image_info(await self.find_image(image))
+
+    async def find_image(self, image: str) -> Mapping[str, Any]:
+        """An image as the engine describes it; pulled before, if the policy says so.
 
         The containers of a service all ask at the same time: who asks meanwhile gets the same answer.
 
@@ -606,25 +611,35 @@ class Engine:
         task = self._images.get(image)
         if task is None:
             task = self._images[image] = asyncio.get_running_loop().create_task(self._find_image(image))
-            task.add_done_callback(lambda _: self._images.pop(image, None))
+            task.add_done_callback(functools.partial(self._has_looked, image))
         # One who gives up must not end it for the others.
         return await asyncio.shield(task)
 
-    async def _find_image(self, image: str) -> ImageInfo:
-        info = None if self._pull == "always" else await self.inspect_image(image)
-        if info is None and self._pull != "never" and not image.startswith("sha256:"):
+    def _has_looked(self, image: str, task: asyncio.Task[Mapping[str, Any]]) -> None:
+        self._images.pop(image, None)
+        if not task.cancelled():
+            task.exception()  # whoever still waits for it has been told
+
+    async def _find_image(self, image: str) -> Mapping[str, Any]:
+        found = None if self._pull == "always" else await self._described(image)
+        if found is None and self._pull != "never" and not image.startswith("sha256:"):
             await self._pull_image(image)
-            info = await self.inspect_image(image)
-        if info is None:
+            found = await self._described(image)
+        if found is None:
             raise BackendError(f"No such image: {image}")
-        return info
+        return found
 
     async def inspect_image(self, image: str) -> ImageInfo | None:
         """What an image is; None: the engine does not have it."""
+        found = await self._described(image)
+        return None if found is None else image_info(found)
+
+    async def _described(self, image: str) -> Mapping[str, Any] | None:
         try:
-            return image_info(await self.call(lambda client: client.inspect_image(image)))
+            found: Mapping[str, Any] = await self.call(lambda client: client.inspect_image(image))
         except docker.errors.NotFound:
             return None
+        return found
 
     async def _pull_image(self, image: str) -> None:
         def pull(client: Any) -> None:

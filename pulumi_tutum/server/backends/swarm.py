@@ -16,9 +16,10 @@ node dies or is drained, also while no control plane runs. The control plane onl
 Ports are published in host mode, names are resolved by dnsrr: neither needs the kernel's IPVS. Names: see
 overlays.py.
 
-A manager is asked for all tasks at once, often while something is on its way, else every few seconds. Other
-engines need not be known (`--node NAME=URL`), but only through a node's own engine can commands be run in its
-containers and volumes be removed from it; elsewhere a short task empties them."""
+A manager is asked for all tasks at once: while something is on its way as often as pace.py says, else every
+few seconds. Managers tell of changes of services and nodes, engines that are known of their containers,
+nobody of tasks. Other engines need not be known (`--node NAME=URL`), but only through a node's own engine can
+commands be run in its containers and volumes be removed from it; elsewhere a short task empties them."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
@@ -75,6 +77,7 @@ from .engine import (
 )
 from .health import HealthChecks, native_check, published_at, published_port_is_probed
 from .overlays import Ambiguous, Link, Place, place
+from .pace import Pace
 from .policy import Policy
 from .tasks import PIN, STOPPED, Task, Verdict
 
@@ -89,11 +92,22 @@ NETWORK, LINKS, EMPTIES = "io.tutum.network", "io.tutum.links", "io.tutum.emptie
 #: The revision of what somebody else has changed.
 _CHANGED = "changed by hand"
 
-#: Seconds between two looks at the tasks: while something is on its way, and the limits otherwise. (A look
+#: Seconds between two looks at the tasks: the limits while something is on its way, and otherwise. (A look
 #: must come within the delay of the policy of `autorestart` OFF.)
-_BUSY, _IDLE_LEAST, _IDLE_MOST = 0.15, 1.0, 2.5
-#: Seconds between two looks at services, nodes and networks; events make it sooner.
+_BUSY, _BUSY_MOST, _IDLE_LEAST, _IDLE_MOST = 0.2, 0.5, 1.0, 2.5
+#: The swarm knows what an engine has told after the first of these, and at the latest after the second.
+_REPORTED, _UNREPORTED = 0.15, 1.5
+#: The swarm lets so many seconds pass before it ends what is in an overlay network, so that the others' DNS
+#: forgets it first.
+_FORGETTING = 2.0
+#: Seconds between two looks at all services, nodes and networks; events make it sooner.
 _RELIST = 10.0
+_ALL = frozenset({"nodes", "services", "networks"})
+#: Events of a service that come so soon after a change of ours tell of that. They may also tell of another
+#: change: all services are listed so much later.
+_OWN, _DOUBT = 1.0, 3.0
+#: Containers that begin to run within so many seconds are freed together, at most so many.
+_TOGETHER, _AT_ONCE = 1.0, 100
 #: What keeps a task from being placed must last this long: a predecessor may just be going.
 _PATIENCE = 6.0
 #: What runs for so long has started.
@@ -102,12 +116,17 @@ _MOMENT = 0.3
 _REMOVAL_TRIES = 50
 #: Seconds that a network is kept when nobody is in it: others may come.
 _NETWORK_PAUSE = 3.0
+#: Seconds after which a network is tried again that somebody was still in.
+_NETWORK_AGAIN = 1.0
 #: Seconds that a server which remembers nothing takes at most to remove what it made.
 _TIDYING = 20.0
+_SOON = Pace(_BUSY, _BUSY_MOST)
 _SECOND = 1_000_000_000
 _ONE = {"Replicated": {"Replicas": 1}}
 _EVENTS = {"type": ["service", "node", "container", "image"]}
 _IMAGE_EVENTS = frozenset({"tag", "load", "pull", "import"})
+#: Beginnings of those events of containers after which their tasks are others.
+_TELLING = ("start", "die", "destroy", "oom", "pause", "unpause", "health_status")
 
 
 @dataclass
@@ -123,6 +142,11 @@ class _Container:
         verdict: what they mean.
         superseded: IDs of tasks that the swarm gave up before they ended, as long as it knows them.
         blocked_at: since when its node has not taken it (the loop's clock).
+        is_awaited: somebody waits for its start.
+        starting_at: since when its task may have been in the last state before it runs; 0.0: it is not.
+        starting_stamp: the same by the clock of its node.
+        told_at: when its engine told something that cannot be seen in the swarm yet; 0.0: nothing.
+        changed_at: when its service was last changed by this backend.
         calls: calls about it that are in progress.
         adjusting: its service is being changed because of what was seen of it.
         news: set, and replaced, when something has changed.
@@ -142,6 +166,11 @@ class _Container:
     verdict: Verdict = field(default_factory=lambda: Verdict(None))
     superseded: set[str] = field(default_factory=set)
     blocked_at: float = 0.0
+    is_awaited: bool = False
+    starting_at: float = 0.0
+    starting_stamp: float = 0.0
+    told_at: float = 0.0
+    changed_at: float = 0.0
     calls: int = 0
     adjusting: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -236,15 +265,26 @@ class SwarmBackend:
         self._network_lock = asyncio.Lock()
         self._tagging = asyncio.Lock()
         self._joining: dict[int, int] = {}
-        #: Name -> ID, as it was when a container was to be made from it.
-        self._images: dict[str, str] = {}
+        #: What the manager has under a name, as it was when a container was to be made from it.
+        self._images: dict[str, Mapping[str, Any]] = {}
         self._announced: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._stale = True
-        self._begun = self._done = 0
-        self._looked = asyncio.Event()
+        #: What is to be listed at the next look; services also at a later one.
+        self._stale: frozenset[str] = _ALL
+        self._doubts_at = math.inf
+        self._nodes_doubtful = asyncio.Event()
         self._listed_at = 0.0
+        #: When the next look is due, and looks that somebody waits for (the loop's clock).
+        self._due_at = 0.0
+        self._wanted: list[float] = []
+        #: When the last look began that has ended.
+        self._seen_at = 0.0
+        self._looked = asyncio.Event()
+        #: The last state before a container runs; the end of one (whether it is in an overlay network).
+        self._starts = Pace(_BUSY, _BUSY_MOST)
+        self._ends = {True: Pace(_BUSY, _BUSY_MOST, _FORGETTING), False: Pace(_BUSY, _BUSY_MOST)}
+        self._is_freeing = False
         self._server_id = ""
         self._ours: dict[str, str] = {}
         self._known: dict[str, tuple[ContainerSpec, Observed]] = {}
@@ -275,9 +315,11 @@ class SwarmBackend:
         await self._look()
         self._watcher = watcher
         self._spawn(self._follow())
+        self._spawn(self._follow_nodes())
 
     async def _open(self, engine: Engine) -> None:
         async def on_up() -> None:
+            self._images.clear()
             self._look_again()
 
         await engine.open(
@@ -289,12 +331,12 @@ class SwarmBackend:
 
     async def close(self) -> None:
         self._watcher = None
-        if self._ephemeral and self._manager() is not None and self._begun:
+        if self._ephemeral and self._manager() is not None and self._seen_at:
             try:
                 await asyncio.wait_for(self._remove_all(), _TIDYING + self._stop_seconds)
             except (BackendError, docker.errors.NotFound, asyncio.TimeoutError) as error:
                 log.warning("cannot tidy up the swarm", extra={"error": str(error)})
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._health.close()
@@ -308,7 +350,7 @@ class SwarmBackend:
         await asyncio.gather(*(self.remove(uuid, volumes=own) for uuid, own in of.items()))
         await self.sweep(tuple)
         while any(map(self._answers, self._emptying.values())) or self._networks:
-            await self._after_a_look()
+            await self._after_a_look(_BUSY)
             for number, identity in list(self._networks.items()):
                 await self._remove_network(number, identity)
         # Nobody will wait for a node that does not answer.
@@ -451,88 +493,159 @@ class SwarmBackend:
 
     # -- looking
 
-    def _look_again(self) -> None:
-        """Soon, look at everything."""
-        self._stale = True
-        self._wake.set()
+    def _look_again(self, *what: str) -> None:
+        """Soon, look at the tasks, and list these things, or all."""
+        self._stale |= _ALL.intersection(what or _ALL)
+        self._look_in(0.0)
+
+    def _look_in(self, seconds: float) -> None:
+        """Look at the tasks when that time has passed, or before."""
+        due = asyncio.get_running_loop().time() + seconds
+        if due < self._due_at:
+            self._due_at = due
+            self._wake.set()
 
     def _on_event(self, engine: Engine, event: Mapping[str, Any]) -> None:
         kind, actor = event.get("Type"), event.get("Actor") or {}
+        action, now = str(event.get("Action")), asyncio.get_running_loop().time()
         if kind == "image":
-            if event.get("Action") in _IMAGE_EVENTS and engine is self._manager():
+            self._images.clear()
+            if action in _IMAGE_EVENTS and engine is self._manager():
                 self._spawn(self._check_images())
         elif kind == "container":
-            ours = (actor.get("Attributes") or {}).get(SERVER) == self._server_id
-            # Health checks are commands, too.
-            if ours and not str(event.get("Action")).startswith("exec_"):
-                self._wake.set()
+            told = actor.get("Attributes") or {}
+            if told.get(SERVER) == self._server_id and action.startswith(_TELLING):
+                container = self._containers.get(told.get(CONTAINER, ""))
+                if container is not None:
+                    container.told_at = now
+                # A call that ends a container looks by itself.
+                if container is None or container.is_awaited or not container.calls:
+                    self._look_in(_REPORTED)
         elif kind == "node":
-            self._look_again()
-        elif (container := self._by_id.get(actor.get("ID", ""))) is not None:
-            # While nobody of ours changes it, it is somebody else who does.
-            self._stale = self._stale or not (container.calls or container.adjusting)
-            self._wake.set()
+            self._nodes_doubtful.set()
+        elif (container := self._by_id.get(actor.get("ID", ""))) is not None and not container.calls:
+            if container.adjusting or (action != "remove" and now - container.changed_at < _OWN):
+                self._doubts_at = min(self._doubts_at, now + _DOUBT)
+            else:
+                # Nobody of ours changes it, so it is somebody else who does.
+                self._look_again("services")
 
     async def _follow(self) -> None:
         """Look at the swarm for as long as this backend is open."""
         loop = asyncio.get_running_loop()
         while True:
-            pause, took = _BUSY, 0.0
-            self._wake.clear()
-            began = loop.time()
+            began, self._due_at = loop.time(), math.inf
+            took = 0.0
             try:
-                if self._stale or began - self._listed_at > _RELIST:
+                if began - self._listed_at > _RELIST:
+                    self._stale = _ALL
+                elif began >= self._doubts_at:
+                    self._stale |= {"services"}
+                if self._stale:
                     await self._list()
-                await self._look()
-                if not self._is_busy():
-                    pause = min(max(_IDLE_LEAST, 20 * (loop.time() - began)), _IDLE_MOST)
+                await self._tidy_networks()
+                if self._wanted or self._emptying or any(c.id for c in self._containers.values()):
+                    await self._look()
                 took = loop.time() - began
+                self._due_at = min(self._due_at, self._next_look(took))
             except (BackendError, docker.errors.NotFound) as error:
                 log.debug("cannot look at the swarm: %s", error)
-                self._stale = True
-                pause = 0.5
+                self._stale = _ALL
+                self._due_at = loop.time() + 0.5
                 # Another node may be a manager by now.
                 await asyncio.gather(*(engine.learn() for engine in self._engines if engine.up))
             except Exception:
                 log.exception("looking at the swarm failed")
-                pause = _IDLE_MOST
+                self._due_at = loop.time() + _IDLE_MOST
             # However many ask for it, looking leaves time for other things.
-            rest = max(_BUSY / 2, 3 * took)
-            await asyncio.sleep(rest)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(pause - rest, 0.0))
+            await asyncio.sleep(max(_BUSY, 3 * took))
+            while (left := self._due_at - loop.time()) > 0:
+                self._wake.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), left)
 
-    def _is_busy(self) -> bool:
-        if self._leaving or self._stale or any(map(self._answers, self._emptying.values())):
-            return True
-        return any(c.calls or self._is_on_its_way(c) for c in self._containers.values())
+    async def _follow_nodes(self) -> None:
+        """List the nodes when a manager has told of one; most of what it tells changes nothing here."""
+        while True:
+            await self._nodes_doubtful.wait()
+            self._nodes_doubtful.clear()
+            try:
+                entries = await self._ask(lambda client: client.nodes())
+            except (BackendError, docker.errors.NotFound):
+                self._look_again()
+            else:
+                before = self._nodes
+                self._see_nodes(entries)
+                if self._nodes != before:
+                    self._look_in(0.0)
+            await asyncio.sleep(_BUSY)
+
+    def _next_look(self, took: float) -> float:
+        """When to look again (the loop's clock), after a look that took so long."""
+        now = asyncio.get_running_loop().time()
+        times = [self._listed_at + _RELIST, self._doubts_at, *self._wanted]
+        times += [since + _NETWORK_PAUSE for since in self._idle_networks.values()]
+        if self._stale:
+            times.append(now + _BUSY)
+        if any(map(self._answers, self._emptying.values())):
+            times.append(now + _BUSY_MOST)
+        if any(c.id for c in self._containers.values()):
+            times.append(now + min(max(_IDLE_LEAST, 20 * took), _IDLE_MOST))
+        for c in self._containers.values():
+            if c.is_awaited and c.id:
+                times.append(now + self._pause_of_start(c, now))
+            elif c.calls == 0 and (now - c.told_at < _UNREPORTED or self._is_on_its_way(c)):
+                times.append(now + _BUSY)
+        return min(times)
+
+    def _pause_of_start(self, container: _Container, now: float) -> float:
+        """Seconds until it is worth the while to look whether a container runs that somebody waits for."""
+        if container.told_at:
+            return _SOON.pause(now - container.told_at)
+        if self._engine_of(container.node) is not None:
+            return _BUSY_MOST  # its engine tells
+        expected = self._starts.first
+        if container.starting_at:
+            expected = self._starts.pause(now - container.starting_at)
+        # The next one may be faster than those before it.
+        return min(expected, _BUSY_MOST)
 
     def _is_on_its_way(self, container: _Container) -> bool:
-        """Whether the swarm, or this backend, is about to do something about a container."""
-        if self._adjustment(container) is not None:
-            return True
+        """Whether the swarm is about to do something about a container."""
         if container.seen.status == RESTARTING:
             return self._answers(container.node or container.seen.node)
         return container.seen.status == WAITING and not container.verdict.blocked and not container.node
 
-    async def _after_a_look(self) -> None:
-        """Return when a look that began after this call has ended."""
-        wanted = self._begun + 1
-        self._wake.set()
-        while self._done < wanted:
-            looked = self._looked
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(looked.wait(), 1.0)
+    async def _after_a_look(self, seconds: float = 0.0) -> None:
+        """Return when a look that began later than so many seconds from now has ended."""
+        wanted = asyncio.get_running_loop().time() + seconds
+        self._wanted.append(wanted)
+        self._look_in(seconds)
+        try:
+            while self._seen_at <= wanted:
+                looked = self._looked
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(looked.wait(), 1.0)
+        finally:
+            self._wanted.remove(wanted)
 
     async def _list(self) -> None:
-        """What the swarm has: nodes, our services, networks."""
-        self._stale = False
+        """What the swarm has of what is stale: nodes, our services, networks."""
+        what, self._stale = self._stale, frozenset()
+        now = asyncio.get_running_loop().time()
+        if "nodes" in what:
+            self._see_nodes(await self._ask(lambda client: client.nodes()))
+        if "services" in what:
+            self._doubts_at = math.inf
+            await self._list_services()
+        if "networks" in what:
+            await self._list_networks()
+        if what == _ALL:
+            self._listed_at = now
+
+    async def _list_services(self) -> None:
         before = dict(self._containers)
-        nodes, services = await self._ask(
-            lambda client: (client.nodes(), client.services(filters=self._ours))
-        )
-        self._listed_at = asyncio.get_running_loop().time()
-        self._see_nodes(nodes)
+        services = await self._ask(lambda client: client.services(filters=self._ours))
         found = set()
         for entry in services:
             made = entry["Spec"].get("Labels") or {}
@@ -545,7 +658,6 @@ class SwarmBackend:
             known = self._containers.get(uuid) is container and container.id and not container.calls
             if known and uuid not in found:
                 self._gone(container, "it was removed from the swarm")
-        await self._list_networks()
 
     def _know(self, uuid: str, entry: Mapping[str, Any]) -> None:
         """A service of ours as the swarm describes it."""
@@ -623,8 +735,7 @@ class SwarmBackend:
 
     async def _look(self) -> None:
         """All tasks at once, and what follows from them for each container."""
-        self._begun += 1
-        number = self._begun
+        began = asyncio.get_running_loop().time()
         self._all_tasks = await self._ask(lambda client: client.tasks(filters=self._ours))
         of: dict[str, list[Task]] = {}
         for task in sorted(self._all_tasks, key=lambda t: str(t["CreatedAt"])):
@@ -636,7 +747,7 @@ class SwarmBackend:
         for container in list(self._containers.values()):
             if container.id:
                 self._consider(container, of.get(container.id, []))
-        self._done = number
+        self._seen_at = began
         self._looked.set()
         self._looked = asyncio.Event()
 
@@ -673,6 +784,8 @@ class SwarmBackend:
         )
         if verdict.blocked and not c.verdict.blocked:
             c.blocked_at = asyncio.get_running_loop().time()
+        if c.is_awaited:
+            self._learn_from_start(c)
         c.verdict = verdict
         self._adjust(c)
         if verdict.status is None:
@@ -710,6 +823,18 @@ class SwarmBackend:
         if verdict.failure or verdict.blocked:
             self._stir(c)
 
+    def _learn_from_start(self, container: _Container) -> None:
+        """How long the last state before a container runs takes, by the clock of its node."""
+        stamp = tasks.entered(container.tasks[-1], "starting") if container.tasks else 0.0
+        if stamp and not container.starting_at:
+            # It may have been there since the last look.
+            container.starting_at, container.starting_stamp = self._seen_at, stamp
+        elif container.starting_stamp and (ran := tasks.entered(container.tasks[-1], "running")):
+            # With a check it is in that state until it is healthy.
+            if container.spec and not (container.spec.healthcheck or container.spec.image_check):
+                self._starts.learn(max(ran - container.starting_stamp, 0.0))
+            container.starting_stamp = 0.0
+
     def _why_it_waits(self, container: _Container) -> str:
         """A sentence for users about a container that has run and is to run, but does not."""
         verdict = container.verdict
@@ -741,7 +866,12 @@ class SwarmBackend:
     def _adjust(self, container: _Container) -> None:
         """Change a container's service where its tasks ask for it."""
         change = self._adjustment(container)
-        if change is not None:
+        if change == self._unbind and container.verdict.status == RUNNING:
+            # There is no hurry: it costs less when the others of its start are there.
+            if not self._is_freeing:
+                self._is_freeing = True
+                self._spawn(self._free())
+        elif change is not None:
             container.adjusting = True
             self._spawn(self._adjust_now(container, change))
 
@@ -773,8 +903,38 @@ class SwarmBackend:
             return container.verdict.status in (CREATED, WAITING)
         return container.verdict.status == RUNNING
 
-    async def _unbind(self, container: _Container) -> None:
-        """Let the swarm move a container from now on. What runs is not restarted by this."""
+    async def _free(self) -> None:
+        """Let the swarm move the containers that have begun to run, all of them together."""
+        try:
+            await asyncio.sleep(_TOGETHER)
+        finally:
+            self._is_freeing = False
+        running = [c for c in self._containers.values() if c.verdict.status == RUNNING]
+        found = [c for c in running if self._adjustment(c) == self._unbind][:_AT_ONCE]
+        for c in found:
+            c.adjusting = True
+        try:
+            ids = {"id": [c.id for c in found]}
+            entries = await self._ask(lambda client: client.services(filters=ids)) if found else ()
+            of = {entry["ID"]: entry for entry in entries}
+            results = await asyncio.gather(
+                *(self._unbind(c, of.get(c.id)) for c in found), return_exceptions=True
+            )
+        finally:
+            for c in found:
+                c.adjusting = False
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(
+                result, (BackendError, docker.errors.NotFound)
+            ):
+                raise result
+
+    async def _unbind(self, container: _Container, entry: Mapping[str, Any] | None = None) -> None:
+        """Let the swarm move a container from now on. What runs is not restarted by this.
+
+        Args:
+            entry: its service, as the swarm has just described it.
+        """
         run = container.run
 
         def unbind(service: dict[str, Any]) -> bool:
@@ -787,7 +947,7 @@ class SwarmBackend:
             task["Placement"] = {**(task.get("Placement") or {}), "Constraints": kept}
             return True
 
-        await self._change(container, unbind)
+        await self._change(container, unbind, entry)
         if container.run == run and not container.stopped:
             container.node = ""
 
@@ -796,6 +956,7 @@ class SwarmBackend:
         changed = seen != container.seen
         container.seen = seen
         if changed:
+            container.told_at = 0.0
             self._stir(container)
             if self._watcher is not None and (tell or not container.calls):
                 self._watcher.container_changed(seen)
@@ -854,14 +1015,14 @@ class SwarmBackend:
         if manager is None:
             raise BackendError("no manager of the swarm can be reached", transient=True)
         try:
-            info = await manager.image(image)
+            found = await manager.find_image(image)
         except BackendError:
             engine = self._engine_of(node)
             if engine is None or engine is manager:
                 raise
-            info = await engine.image(image)
-        self._images[image] = info.id
-        return info
+            return await engine.image(image)
+        self._images[image] = found
+        return image_info(found)
 
     async def _reference(self, spec: ContainerSpec) -> tuple[str, ImageInfo]:
         """What stands for an image in a service, and what it is.
@@ -869,17 +1030,19 @@ class SwarmBackend:
         With a tag every node would ask the registry for each task. A digest is pulled only where it is
         missing, with the credentials that the manager was given; an ID must be there.
         """
+        found = self._images.get(spec.image) or await self._inspect_image(spec)
+        name = _repository(spec.image)
+        digests = [d for d in found.get("RepoDigests") or () if d.partition("@")[0] == name]
+        pulled = digests and self._pull != "never"
+        return (digests[0] if pulled else found["Id"]), image_info(found)
+
+    async def _inspect_image(self, spec: ContainerSpec) -> Mapping[str, Any]:
         for engine in (self._manager(), self._engine_of(spec.node)):
             if engine is None:
                 continue
-            try:
-                found = await engine.call(lambda client: client.inspect_image(spec.image))
-            except docker.errors.NotFound:
-                continue
-            name = _repository(spec.image)
-            digests = [d for d in found.get("RepoDigests") or () if d.partition("@")[0] == name]
-            pulled = digests and self._pull != "never"
-            return (digests[0] if pulled else found["Id"]), image_info(found)
+            with contextlib.suppress(docker.errors.NotFound):
+                found: Mapping[str, Any] = await engine.call(lambda client: client.inspect_image(spec.image))
+                return found
         raise BackendError(f"No such image: {spec.image}")
 
     async def _check_images(self) -> None:
@@ -928,24 +1091,27 @@ class SwarmBackend:
                 self._joining[number] -= 1
 
     async def _list_networks(self) -> None:
-        """Which networks there are; and remove those that nobody has been in for a while."""
+        """Which networks there are."""
         async with self._network_lock:
             listed = await self._ask(lambda client: client.networks(filters=self._ours))
-            found = {
+            self._networks = {
                 int((entry.get("Labels") or {}).get(NETWORK) or 0): entry["Id"]
                 for entry in sorted(listed, key=lambda e: str(e.get("Created")), reverse=True)
                 if entry["Id"] not in self._removed_networks
             }
-            self._networks = found
+
+    async def _tidy_networks(self) -> None:
+        """Remove the networks that nobody has been in for a while."""
+        async with self._network_lock:
             now = asyncio.get_running_loop().time()
-            for number, identity in list(found.items()):
+            for number in self._idle_networks.keys() - self._networks.keys():
+                del self._idle_networks[number]
+            for number, identity in list(self._networks.items()):
                 used = any(c.place and number in c.place.networks for c in self._containers.values())
                 if used or self._joining.get(number):
                     self._idle_networks.pop(number, None)
                 elif now - self._idle_networks.setdefault(number, now) >= _NETWORK_PAUSE:
                     await self._remove_network(number, identity)
-                else:
-                    self._stale = True
 
     async def _remove_network(self, number: int, identity: str) -> None:
         with contextlib.suppress(docker.errors.NotFound):
@@ -953,7 +1119,8 @@ class SwarmBackend:
                 await self._ask(lambda client: client.remove_network(identity))
             except BackendError:
                 # A task of a service that was removed is still in it.
-                self._stale = True
+                now = asyncio.get_running_loop().time()
+                self._idle_networks[number] = now - _NETWORK_PAUSE + _NETWORK_AGAIN
                 return
         self._removed_networks.add(identity)
         self._networks.pop(number, None)
@@ -1010,7 +1177,7 @@ class SwarmBackend:
             spec.uuid,
             CREATED,
             node=spec.node,
-            image_id=self._images.get(spec.image, ""),
+            image_id=self._images.get(spec.image, {}).get("Id", ""),
             revision=spec.revision,
             service_uuid=spec.service_uuid,
         )
@@ -1060,7 +1227,7 @@ class SwarmBackend:
         container.restart, container.memory = _policy_of(spec), spec.memory or 0
         container.run, container.stopped = 1, False
         container.seen = dataclasses.replace(container.seen, image_id=info.id)
-        self._wake.set()
+        container.changed_at = asyncio.get_running_loop().time()
 
     def _body(
         self,
@@ -1136,16 +1303,26 @@ class SwarmBackend:
             mounts.append(mount)
         return mounts
 
-    async def _change(self, container: _Container, change: Callable[[dict[str, Any]], bool]) -> bool:
+    async def _change(
+        self,
+        container: _Container,
+        change: Callable[[dict[str, Any]], bool],
+        entry: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Change a container's service. False: there was nothing to change.
+
+        Args:
+            entry: as the swarm has just described it.
 
         Raises:
             docker.errors.NotFound: it is gone.
         """
         identity = container.id
+        known = [entry] if entry is not None else []
 
         def update(client: Any) -> bool:
-            entry = client.inspect_service(identity)
+            # When it has been changed meanwhile, the next attempt asks.
+            entry = known.pop() if known else client.inspect_service(identity)
             spec = entry["Spec"]
             if not change(spec):
                 return False
@@ -1161,7 +1338,9 @@ class SwarmBackend:
             )
             return True
 
-        return bool(await self._in_sequence(update))
+        changed = bool(await self._in_sequence(update))
+        container.changed_at = asyncio.get_running_loop().time()
+        return changed
 
     async def start(self, uuid: str) -> Observed:
         container = self._of(uuid)
@@ -1203,11 +1382,22 @@ class SwarmBackend:
                 container.run, container.stopped, container.place = run, False, where
                 container.node, container.restart = spec.node, _policy_of(spec)
                 container.verdict = Verdict(None)
-                self._wake.set()
             try:
-                return await self._started(container)
+                with self._awaiting(container):
+                    return await self._started(container)
             except docker.errors.NotFound:
                 return self._lost(container)
+
+    @contextlib.contextmanager
+    def _awaiting(self, container: _Container) -> Any:
+        """While somebody waits for its start."""
+        container.is_awaited, container.told_at = True, 0.0
+        container.starting_at = container.starting_stamp = 0.0
+        self._look_in(self._pause_of_start(container, 0.0))
+        try:
+            yield
+        finally:
+            container.is_awaited = False
 
     async def _started(self, container: _Container) -> Observed:
         """Wait until it runs, or will not.
@@ -1252,8 +1442,7 @@ class SwarmBackend:
             with contextlib.suppress(BackendError, docker.errors.NotFound):
                 found = await engine.call(lambda client: client.inspect_container(identity))
                 return bool(found["State"].get("Running"))
-        await asyncio.sleep(_MOMENT)
-        await self._after_a_look()
+        await self._after_a_look(_MOMENT)
         return container.verdict.status == RUNNING
 
     def _lost(self, container: _Container) -> Observed:
@@ -1304,13 +1493,14 @@ class SwarmBackend:
                 await self._park(container)
             except docker.errors.NotFound:
                 return self._gone(container, "")
-            await self._end(container, remove=False)
-            while True:
-                await self._after_a_look()
-                if container.seen.status == GONE:
-                    return container.seen
-                if not any(self._lives(t) for t in container.tasks):
-                    break
+            is_running = container.seen.status == RUNNING
+            has_ended = await self._end(container, remove=False)
+            await self._until_it_ended(
+                lambda: container.seen.status != GONE and any(map(self._lives, container.tasks)),
+                self._pace_of_end(container) if is_running and not has_ended else None,
+            )
+            if container.seen.status == GONE:
+                return container.seen
             if container.seen.status in (RUNNING, RESTARTING, WAITING):
                 # Its node does not answer; when it is back, the swarm ends what is left there.
                 self._see(container, dataclasses.replace(container.seen, status=EXITED, exit_code=137))
@@ -1327,28 +1517,45 @@ class SwarmBackend:
             try:
                 await self._remove_service(identity)
                 if not await self._end(container, remove=True):
-                    await self._ended(uuid)
+                    pace = self._pace_of_end(container) if container.seen.status == RUNNING else None
+                    await self._until_it_ended(lambda: self._is_left(uuid), pace)
             except BaseException:
                 container.calls -= 1
                 raise
             finally:
                 self._leaving.discard(identity)
             self._gone(container, "")
-            self._look_again()  # networks may go
+            self._look_in(0.0)  # networks may go
         elif container is not None:
             del self._containers[uuid]
         elif volumes:
-            await self._ended(uuid)  # its removal was begun before this server was started
+            # Its removal was begun before this server was started.
+            await self._until_it_ended(lambda: self._is_left(uuid))
         seen = container.seen if container is not None else self._known.get(uuid, (None, None))[1]
         for volume in volumes:
             await self._remove_volume(volume, seen.node if seen else "", seen.image_id if seen else "")
 
-    async def _ended(self, uuid: str) -> None:
-        """Wait until nothing of a container whose service was removed is left on its node."""
-        while True:
-            await self._after_a_look()
-            if not any(tasks.made_for(t, CONTAINER, uuid) and self._lives(t) for t in self._all_tasks):
-                return
+    def _is_left(self, uuid: str) -> bool:
+        """Whether something of a container whose service was removed may be left on its node."""
+        return any(tasks.made_for(t, CONTAINER, uuid) and self._lives(t) for t in self._all_tasks)
+
+    def _pace_of_end(self, container: _Container) -> Pace:
+        """How long it takes until the swarm has ended a container that runs."""
+        return self._ends[container.place is not None]
+
+    async def _until_it_ended(self, lives: Callable[[], bool], pace: Pace | None = None) -> None:
+        """Look until a container does not live any more.
+
+        Args:
+            pace: of what the swarm ends in its own time; None: it may have ended by now.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._after_a_look(pace.first if pace else 0.0)
+        while lives():
+            await self._after_a_look((pace or _SOON).pause(loop.time() - began))
+        if pace is not None:
+            pace.learn(loop.time() - began)
 
     async def _end(self, container: _Container, *, remove: bool) -> bool:
         """End a container through its node's engine. False: that is not known.

@@ -217,6 +217,11 @@ def _time(given: object) -> float:
     return seconds + float(f"0.{fraction}" if dot else 0)
 
 
+def entered(task: Task, state: str) -> float:
+    """When a task entered the state that it is in, by its node's clock; 0.0: it is in another one."""
+    return _time(task["Status"].get("Timestamp")) if _state(task) == state else 0.0
+
+
 def policy(template: Mapping[str, Any]) -> str:
     """The restart policy in a service's template, as `verdict` takes it."""
     found = template.get("RestartPolicy") or {}

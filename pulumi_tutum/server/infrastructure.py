@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,8 @@ class Infrastructure:
         self._again = False
         self._running = False
         self._graces: dict[str, Timer] = {}
+        #: Nodes whose tags the backend is being told, and how often.
+        self._tagging: collections.Counter[str] = collections.Counter()
 
     # -- following the backend
 
@@ -113,7 +116,8 @@ class Infrastructure:
                     node.backend_tags = tuple(b.tags)
                 else:
                     change.edit(node)
-                if tuple(b.tags) != node.backend_tags:
+                # While the backend is being told of other tags, what it has is old.
+                if tuple(b.tags) != node.backend_tags and b.uuid not in self._tagging:
                     node.tags = node.backend_tags = tuple(b.tags)
                 node.name, node.address, node.docker_version = b.name, b.address, b.docker_version
                 node.cpu, node.memory, node.disk = b.cpu, b.memory_mb, b.disk_gb
@@ -232,11 +236,19 @@ class Infrastructure:
             change.announce(node)
             action = self.core.act(change, "Node Update", uri("node", node.uuid), request)
         if tags is not None:
-            self.core.spawn(
-                functools.partial(self.core.backend.set_node_tags, node.uuid, tags), "setting a node's tags"
-            )
+            self._tagging[node.uuid] += 1
+            self.core.spawn(functools.partial(self._set_tags, node.uuid, tags), "setting a node's tags")
             self.services.follow_nodes()
         return Reply(self.core.shapes.node(node), 202, uri("action", action.uuid))
+
+    async def _set_tags(self, node: str, tags: Sequence[str]) -> None:
+        try:
+            await self.core.backend.set_node_tags(node, tags)
+        finally:
+            self._tagging[node] -= 1
+            if not self._tagging[node]:
+                del self._tagging[node]
+        self.changed()
 
     def create_node(self, body: Mapping[str, Any], request: RequestInfo | None) -> Reply:
         """An extension: one more node, `{"name": ..., "tags": [...]}`."""

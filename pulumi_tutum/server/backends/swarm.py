@@ -274,6 +274,7 @@ class SwarmBackend:
         self._stale: frozenset[str] = _ALL
         self._doubts_at = math.inf
         self._nodes_doubtful = asyncio.Event()
+        self._nodes_asked = self._nodes_seen = 0
         self._listed_at = 0.0
         #: When the next look is due, and looks that somebody waits for (the loop's clock).
         self._due_at = 0.0
@@ -479,7 +480,8 @@ class SwarmBackend:
         # In the order in which they were asked for.
         async with self._tagging:
             await self._in_sequence(update)
-        self._look_again()
+            # What was asked for is seen before anybody is told that it is done.
+            await self._list_nodes()
 
     async def _in_sequence(self, update: Callable[[Any], Any]) -> Any:
         """Read, change, write; again when somebody else wrote in between."""
@@ -570,14 +572,9 @@ class SwarmBackend:
             await self._nodes_doubtful.wait()
             self._nodes_doubtful.clear()
             try:
-                entries = await self._ask(lambda client: client.nodes())
+                await self._list_nodes()
             except (BackendError, docker.errors.NotFound):
                 self._look_again()
-            else:
-                before = self._nodes
-                self._see_nodes(entries)
-                if self._nodes != before:
-                    self._look_in(0.0)
             await asyncio.sleep(_BUSY)
 
     def _next_look(self, took: float) -> float:
@@ -634,7 +631,7 @@ class SwarmBackend:
         what, self._stale = self._stale, frozenset()
         now = asyncio.get_running_loop().time()
         if "nodes" in what:
-            self._see_nodes(await self._ask(lambda client: client.nodes()))
+            await self._list_nodes()
         if "services" in what:
             self._doubts_at = math.inf
             await self._list_services()
@@ -642,6 +639,18 @@ class SwarmBackend:
             await self._list_networks()
         if what == _ALL:
             self._listed_at = now
+
+    async def _list_nodes(self) -> None:
+        self._nodes_asked += 1
+        number = self._nodes_asked
+        entries = await self._ask(lambda client: client.nodes())
+        # Answers may overtake each other.
+        if number > self._nodes_seen:
+            self._nodes_seen = number
+            before = self._nodes
+            self._see_nodes(entries)
+            if self._nodes != before:
+                self._look_in(0.0)
 
     async def _list_services(self) -> None:
         before = dict(self._containers)

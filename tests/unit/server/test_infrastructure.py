@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pulumi_tutum.errors import BadRequest, ConfigError, Conflict, NotAllowed, NotFound
 from pulumi_tutum.server.backends import ContainerSpec
-from pulumi_tutum.server.backends.simulated import behaviour
-from pulumi_tutum.server.clock import ManualClock
+from pulumi_tutum.server.backends.simulated import SimulatedBackend, behaviour
+from pulumi_tutum.server.clock import ManualClock, sleep
 from pulumi_tutum.server.store import SqliteStore
 from tests.unit.server.plane import REQUEST, Plane, run
 
@@ -38,6 +41,42 @@ def test_nodes_and_their_tags_survive_a_restart(tmp_path: Path) -> None:
             states = {n["nickname"]: n["state"] for n in plane.control.listing("node")[:]}
             assert states == {"a": "Deployed", "b": "Terminated", "c": "Deployed"}
             assert plane.control.listing("node")[0]["tags"] == [{"name": "new"}]
+
+    run(test)
+
+
+class SlowTags(SimulatedBackend):
+    """Takes a while to give its nodes their tags, and tells of each change."""
+
+    def __init__(self, nodes: int, clock: ManualClock) -> None:
+        super().__init__(nodes, clock=clock)
+        self.slow_clock = clock
+        self.order = asyncio.Lock()
+
+    async def set_node_tags(self, node: str, tags: Sequence[str]) -> None:
+        async with self.order:
+            await sleep(self.slow_clock, 1)
+            self._nodes[node] = dataclasses.replace(self._nodes[node], tags=tuple(tags))
+            assert self._watcher is not None
+            self._watcher.nodes_changed()
+
+
+def test_tags_that_are_changed_twice() -> None:
+    async def test() -> None:
+        clock = ManualClock()
+        async with Plane(backend=SlowTags(1, clock), clock=clock) as plane:
+            node = plane.control.listing("node")[0]["uuid"]
+
+            def tags() -> list[str]:
+                return [t["name"] for t in plane.control.detail("node", node)["tags"]]
+
+            plane.control.set_node_tags(node, ["x"])
+            await plane.advance(2)
+            for names in ([], ["x"]):
+                plane.control.set_node_tags(node, names)
+            for _ in range(6):
+                await plane.advance(0.5)
+                assert tags() == ["x"]
 
     run(test)
 

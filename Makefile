@@ -27,6 +27,8 @@ setup: $(READY)  ## make .venv with the package, its extras and the tools
 
 # The link: Pulumi's language host looks there for pulumi-plugin.json, without which it asks the network for a
 # plugin at every run; an editable install alone leaves nothing there.
+# The package is compiled as pip compiles what it installs: with PYTHONDONTWRITEBYTECODE, no later process would
+# keep what it has compiled.
 $(READY): setup.py pyproject.toml tests/requirements.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || { echo "pulumi-tutum needs Python 3.10 or newer: install it, or name one with PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without its venv module: install it (Debian, Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
@@ -35,6 +37,7 @@ $(READY): setup.py pyproject.toml tests/requirements.txt
 	@$(PIP) -r tests/requirements.txt
 	@$(PIP) --no-build-isolation -e '.[docker]'
 	@ln -sfn "$(CURDIR)/pulumi_tutum" "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@$(PY) -m compileall -q pulumi_tutum
 	@touch "$@"
 
 engine: $(READY)  ## leave a Pulumi engine in .engine/bin

@@ -78,6 +78,12 @@ def test_takes_the_python_it_is_told(checkout: Checkout) -> None:
     assert checkout.asked()[0].endswith("/python3.10 -m venv --clear .venv")
 
 
+def test_compiles_the_package(checkout: Checkout) -> None:
+    checkout.python("python3.13")
+    checkout.setup()
+    assert checkout.asked()[-1].endswith("-m compileall -q pulumi_tutum")
+
+
 def test_does_nothing_when_nothing_changed(checkout: Checkout) -> None:
     checkout.python("python3.13")
     checkout.setup()

@@ -97,8 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
                 say(f"{name} failed: {error!r}")
                 lines.append(Skipped(name, GROUPS[name][1], f"failed: {type(error).__name__}"))
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}"
-    compiled = "anew in each process" if os.environ.get("PYTHONDONTWRITEBYTECODE") else "once"
-    machine += f", modules compiled {compiled}"
+    bytecode = "set" if os.environ.get("PYTHONDONTWRITEBYTECODE") else "not set"
+    machine += f", PYTHONDONTWRITEBYTECODE {bytecode}"
     print(f"Medians of {run.times}, on {machine}{', quick' if run.quick else ''}.\n")
     print(markdown(lines))
     if options.json:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,19 +16,15 @@ from typing import Any
 
 from pulumi_tutum import Client
 from tests.support import images
-from tests.support.docker_engine import DockerEngine, missing
+from tests.support.docker_engine import DockerEngine
 from tests.support.engine import ENGINE
 from tests.support.server import Server
 from tests.support.swarm import SwarmCluster
 
 from .deploys import DECLARED, ROOT, SERVICES, noops, program, project, pulumi
+from .engines import IMAGE, clear, client_of, created, docker_command, lacking, remove_containers, until
 from .measure import Line, Row, Run, Skipped, by_turns, ratio, seconds
 from .peer_plugin import NAME, Missing, Plugin, install_sdk, plugin
-
-IMAGE = "tutum/hello-world"
-_DEADLINE = 120.0
-_POLL = 0.02
-_names = (f"bench-{number}" for number in itertools.count())
 
 #: DECLARED, for `docker run` and `docker service create`.
 _ENVIRONMENT = [word for k, v in DECLARED["container_envvars"].items() for word in ("--env", f"{k}={v}")]
@@ -38,98 +32,33 @@ _RUN = ["--publish", "127.0.0.1::80", "--restart", "on-failure", *_ENVIRONMENT]
 _SERVICE = ["--publish", "mode=host,target=80", "--restart-condition", "on-failure", *_ENVIRONMENT]
 
 
-def _lacking() -> str:
-    """Why there can be no engine; "" when there can be one."""
-    lacking = missing() + ([] if _program() else ["docker"])
-    return f"no Docker Engine: {', '.join(lacking)} missing" if lacking else ""
-
-
-def _program() -> str | None:
-    """The distribution's own command, if it is there: it is as old as the engine, and fits."""
-    return shutil.which("docker", path=os.pathsep.join(["/usr/bin", os.environ["PATH"]]))
-
-
-def _docker(url: str, *arguments: str) -> str:
-    command = [str(_program()), "--host", url, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _until(condition: Callable[[], object], what: str) -> None:
-    began = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - began
-        if waited > _DEADLINE:
-            raise RuntimeError(f"waited in vain for {what}")
-        # To look takes processor time from what is looked at.
-        time.sleep(max(_POLL, waited / 30))
-
-
-def _client(server: Server) -> Client:
-    return Client(server.user, server.apikey, rest_host=server.url)
-
-
-def _created(client: Client, **definition: Any) -> str:
-    """The uuid of a new service, once it is Running."""
-    made = client.create_service({"image": IMAGE, "name": next(_names), **definition})
-    client.start_service(made["uuid"])
-    _until(lambda: _settled(client.get_service(made["uuid"])), f"{made['name']} to run")
-    return str(made["uuid"])
-
-
-def _settled(service: dict[str, Any]) -> bool:
-    if service["state"] not in ("Starting", "Running"):
-        raise RuntimeError(f"{service['name']} is {service['state']}")
-    return bool(service["state"] == "Running")
-
-
-def _clear(client: Client) -> None:
-    """Terminate all services, and wait until they are."""
-    alive = [s["uuid"] for s in client.list_services() if s["state"] != "Terminated"]
-    for uuid in alive:
-        client.terminate_service(uuid)
-    for uuid in alive:
-        _until(partial(_terminated, client, uuid), "the end of a service")
-
-
-def _terminated(client: Client, uuid: str) -> bool:
-    return bool(client.get_service(uuid)["state"] == "Terminated")
-
-
-def _remove_containers(url: str) -> None:
-    if found := _docker(url, "ps", "--all", "--quiet").split():
-        _docker(url, "rm", "--force", "--volumes", *found)
-
-
 # -- one engine ------------------------------------------------------------------------------------
 
 
 def docker(run: Run) -> Iterator[Line]:
     """Creates from the client and from `pulumi up` / `docker run -d`."""
-    if reason := _lacking():
+    if reason := lacking():
         yield Skipped("docker", "the Docker backend", reason)
         return
     with DockerEngine() as engine:
         images.load(engine, images.hello())
         with (
             Server(backend="docker", node=[engine.url], log_level="warning") as server,
-            _client(server) as client,
+            client_of(server) as client,
         ):
 
             def containers(count: int) -> float:
-                took = seconds(lambda: _created(client, target_num_containers=count))
-                _clear(client)
+                took = seconds(lambda: created(client, target_num_containers=count))
+                clear(client)
                 return took
 
             def docker_run(count: int, at_once: int = 1, words: Sequence[str] = ()) -> float:
                 def one(_: int) -> None:
-                    _docker(engine.url, "run", "--detach", *words, IMAGE)
+                    docker_command(engine.url, "run", "--detach", *words, IMAGE)
 
                 with ThreadPoolExecutor(at_once) as pool:
                     took = seconds(lambda: list(pool.map(one, range(count))))
-                _remove_containers(engine.url)
+                remove_containers(engine.url)
                 return took
 
             containers(1), docker_run(1)  # leave caches warm
@@ -156,7 +85,7 @@ def _up(run: Run, server: Server, client: Client, count: int) -> float:
         took = seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
         if {s["state"] for s in client.list_services() if s["state"] != "Terminated"} != {"Running"}:
             raise RuntimeError("not all services run")
-        _clear(client)
+        clear(client)
     return took
 
 
@@ -193,7 +122,7 @@ class _Contestant:
 
 def peer(run: Run) -> Iterator[Line]:
     """Our services / containers of pulumi-docker, and of a provider that does the least."""
-    if reason := _lacking():
+    if reason := lacking():
         yield Skipped("peer", "pulumi-docker on Docker", reason)
         return
     with DockerEngine() as engine:
@@ -265,11 +194,11 @@ def _cycle(run: Run, url: str, count: int, contestant: _Contestant) -> tuple[flo
     """Seconds of an `up` until all containers run, of a preview of the same, and of the `destroy`."""
     with project(run, contestant.program, count, contestant.environment, contestant.declared) as made:
         up = seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
-        if (running := len(_docker(url, "ps", "--quiet").split())) != count:
+        if (running := len(docker_command(url, "ps", "--quiet").split())) != count:
             raise RuntimeError(f"{running} containers run, not {count}")
         preview = seconds(lambda: pulumi(made, "preview", "--expect-no-changes"))
         destroy = seconds(lambda: pulumi(made, "destroy", "--yes", "--skip-preview"))
-        if _docker(url, "ps", "--all", "--quiet"):
+        if docker_command(url, "ps", "--all", "--quiet"):
             raise RuntimeError("containers are left")
     return up, preview, destroy
 
@@ -279,7 +208,7 @@ def _cycle(run: Run, url: str, count: int, contestant: _Contestant) -> tuple[flo
 
 def swarm(run: Run) -> Iterator[Line]:
     """Creates from the client and from `pulumi up` / `docker service create`, on three nodes."""
-    if reason := _lacking():
+    if reason := lacking():
         yield Skipped("swarm", "the swarm backend", reason)
         return
     with SwarmCluster(3) as cluster:
@@ -288,18 +217,18 @@ def swarm(run: Run) -> Iterator[Line]:
         url = cluster.node_urls[0]
         with (
             Server(backend="swarm", node=[url], log_level="warning") as server,
-            _client(server) as client,
+            client_of(server) as client,
             cluster.daemons[0].client() as engine,
         ):
             create = ["service", "create", "--quiet", "--no-resolve-image", "--endpoint-mode", "dnsrr"]
 
             def service() -> float:
-                took = seconds(lambda: _created(client))
-                _clear(client)
+                took = seconds(lambda: created(client))
+                clear(client)
                 return took
 
             def service_create() -> float:
-                took = seconds(lambda: _docker(url, *create, "--detach=false", image))
+                took = seconds(lambda: docker_command(url, *create, "--detach=false", image))
                 remove()
                 return took
 
@@ -311,16 +240,16 @@ def swarm(run: Run) -> Iterator[Line]:
 
                 began = time.perf_counter()
                 for _ in range(count):
-                    _docker(url, *create, "--detach", *_SERVICE, image)
-                _until(running, "the containers to run")
+                    docker_command(url, *create, "--detach", *_SERVICE, image)
+                until(running, "the containers to run")
                 took = time.perf_counter() - began
                 remove()
                 return took
 
             def remove() -> None:
-                _docker(url, "service", "rm", *_docker(url, "service", "ls", "--quiet").split())
+                docker_command(url, "service", "rm", *docker_command(url, "service", "ls", "--quiet").split())
                 for node in cluster.node_urls:
-                    _until(partial(_idle, node), "the containers to go")
+                    until(partial(_idle, node), "the containers to go")
 
             service(), service_create()  # leave caches warm
             samples = by_turns(run, service, service_create)
@@ -340,7 +269,7 @@ def swarm(run: Run) -> Iterator[Line]:
 
 
 def _idle(url: str) -> bool:
-    return not _docker(url, "ps", "--quiet")
+    return not docker_command(url, "ps", "--quiet")
 
 
 # -- a swarm that loses a node ---------------------------------------------------------------------
@@ -351,7 +280,7 @@ _NODES = 3
 
 def healing(run: Run) -> Iterator[Line]:
     """A node dies, or is drained, that has a container of ours and one of `docker service create`."""
-    if reason := _lacking():
+    if reason := lacking():
         yield Skipped("healing", "a swarm that loses a node", reason)
         return
     with SwarmCluster(_NODES) as cluster:
@@ -359,7 +288,7 @@ def healing(run: Run) -> Iterator[Line]:
         data = run.folder / "healing"
         # A grace that does not end: what is replaced has been replaced by the swarm.
         options: dict[str, Any] = {"node": cluster.node_urls[:1], "data": data, "node_grace": 3600}
-        with Server(backend="swarm", log_level="warning", **options) as server, _client(server) as client:
+        with Server(backend="swarm", log_level="warning", **options) as server, client_of(server) as client:
             for what, loss in (
                 ("its node dies", partial(_kill, cluster)),
                 ("its node dies, without a control plane", partial(_kill_both, cluster, server)),
@@ -387,19 +316,19 @@ def _replaced(
         loss: loses the last node, and returns what brings it back.
     """
     spread = {"target_num_containers": _NODES, "deployment_strategy": "HIGH_AVAILABILITY"}
-    uuid = _created(client, **spread)
+    uuid = created(client, **spread)
     url, left = cluster.node_urls[0], cluster.node_urls[:-1]
     create = ["service", "create", "--quiet", "--no-resolve-image", "--endpoint-mode", "dnsrr"]
-    peer = _docker(url, *create, "--detach=false", f"--replicas={_NODES}", image).strip()
+    peer = docker_command(url, *create, "--detach=false", f"--replicas={_NODES}", image).strip()
     labels = (f"io.tutum.service={uuid}", f"com.docker.swarm.service.id={peer}")
 
     def count(label: str) -> int:
         """How many containers with a label run on the other nodes."""
         filters = ["--quiet", f"--filter=label={label}"]
-        return sum(len(_docker(node, "ps", *filters).split()) for node in left)
+        return sum(len(docker_command(node, "ps", *filters).split()) for node in left)
 
-    _until(lambda: all(count(label) == _NODES - 1 for label in labels), "a container on each node")
-    _until(lambda: not _bound(url, uuid), "the swarm to be free to move ours")
+    until(lambda: all(count(label) == _NODES - 1 for label in labels), "a container on each node")
+    until(lambda: not _bound(url, uuid), "the swarm to be free to move ours")
     began = time.perf_counter()
     restore = loss()
     took: dict[str, float] = {}
@@ -410,20 +339,20 @@ def _replaced(
                 took[label] = time.perf_counter() - began
         return len(took) == len(labels)
 
-    _until(replaced, "the containers to be replaced")
+    until(replaced, "the containers to be replaced")
     restore()
-    _clear(client)
-    _docker(url, "service", "rm", peer)
+    clear(client)
+    docker_command(url, "service", "rm", peer)
     for node in cluster.node_urls:
-        _until(partial(_idle, node), "the containers to go")
+        until(partial(_idle, node), "the containers to go")
     return took[labels[0]], took[labels[1]]
 
 
 def _bound(url: str, uuid: str) -> bool:
     """Whether a container of a service may run on one node only."""
-    found = _docker(url, "service", "ls", "--quiet", f"--filter=label=io.tutum.service={uuid}").split()
+    found = docker_command(url, "service", "ls", "--quiet", f"--filter=label=io.tutum.service={uuid}").split()
     placement = "{{.Spec.TaskTemplate.Placement}}"
-    return "node.id" in _docker(url, "service", "inspect", f"--format={placement}", *found)
+    return "node.id" in docker_command(url, "service", "inspect", f"--format={placement}", *found)
 
 
 def _kill(cluster: SwarmCluster) -> Callable[[], None]:
@@ -445,7 +374,7 @@ def _kill_both(cluster: SwarmCluster, server: Server) -> Callable[[], None]:
 def _drain(cluster: SwarmCluster) -> Callable[[], None]:
     def update(availability: str) -> None:
         node = cluster.daemons[-1].name
-        _docker(cluster.node_urls[0], "node", "update", f"--availability={availability}", node)
+        docker_command(cluster.node_urls[0], "node", "update", f"--availability={availability}", node)
 
     update("drain")
     return partial(update, "active")
@@ -470,7 +399,7 @@ done'
 
 def logs(run: Run) -> Iterator[Line]:
     """Log lines a second of 16 containers through one websocket / what docker-py reads of the same ones."""
-    if reason := _lacking():
+    if reason := lacking():
         yield Skipped("logs", "log lines a second", reason)
         return
     lines = run.scaled(20_000) * _WRITERS
@@ -490,9 +419,9 @@ def logs(run: Run) -> Iterator[Line]:
         options: dict[str, Any] = {"node": [engine.url], "allow": f"host-path={gate}", "stop_seconds": 1}
         with (
             Server(backend="docker", log_level="warning", **options) as server,
-            _client(server) as client,
+            client_of(server) as client,
         ):
-            uuid = _created(
+            uuid = created(
                 client,
                 image="test/busybox",
                 run_command=_WRITE,
@@ -529,7 +458,7 @@ def logs(run: Run) -> Iterator[Line]:
                         most = max(most, server.resident_bytes())
                         return all(w.logs(tail=1).startswith(b"%d " % sum(rounds)) for w in writers)
 
-                    _until(all_written, "the lines to be written")
+                    until(all_written, "the lines to be written")
                 print(file=process.stdin, flush=True)
                 _seconds(process)
             what = "resident memory of the server while a reader does not read / before"

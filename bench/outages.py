@@ -14,7 +14,7 @@ from tests.support.docker_engine import DockerEngine
 from tests.support.server import Server
 from tests.support.swarm import SwarmCluster
 
-from .containers import IMAGE, _client, _created, _docker, _lacking, _until
+from .engines import IMAGE, client_of, created, docker_command, lacking, until
 from .measure import Line, Run, Skipped, by_turns, ratio
 
 _PORT, _PEERS_PORT = 18080, 18081
@@ -24,7 +24,7 @@ _DEADLINE = 60.0
 
 def outages(run: Run) -> Iterator[Line]:
     """Seconds without an answer during a redeploy / during the same by Docker's own commands."""
-    if reason := _lacking():
+    if reason := lacking():
         yield Skipped("outages", "a service that is redeployed", reason)
         return
     with DockerEngine() as engine:
@@ -33,11 +33,11 @@ def outages(run: Run) -> Iterator[Line]:
 
         def run_it() -> None:
             publish = f"--publish={address}:{_PEERS_PORT}:80"
-            _docker(engine.url, "run", "--detach", "--init", "--name=peer", publish, IMAGE)
+            docker_command(engine.url, "run", "--detach", "--init", "--name=peer", publish, IMAGE)
 
         def replace_it() -> None:
-            _docker(engine.url, "stop", "peer")
-            _docker(engine.url, "rm", "peer")
+            docker_command(engine.url, "stop", "peer")
+            docker_command(engine.url, "rm", "peer")
             run_it()
 
         run_it()
@@ -51,24 +51,24 @@ def outages(run: Run) -> Iterator[Line]:
         url, address = cluster.node_urls[0], cluster.addresses[0]
         publish = f"--publish=mode=host,published={_PEERS_PORT},target=80"
         create = ["service", "create", "--quiet", "--no-resolve-image", "--endpoint-mode=dnsrr", "--init"]
-        _docker(url, *create, "--detach=false", "--name=peer", publish, image)
+        docker_command(url, *create, "--detach=false", "--name=peer", publish, image)
         with Server(backend="swarm", node=[url], log_level="warning") as server:
             ours = _redeployed(server, address)
             update = ["service", "update", "--force", "--detach", "--quiet", "--no-resolve-image", "peer"]
-            peer = _without_answer(f"http://{address}:{_PEERS_PORT}/", lambda: _docker(url, *update))
+            peer = _without_answer(f"http://{address}:{_PEERS_PORT}/", lambda: docker_command(url, *update))
             what = "the same on a swarm / docker service update --force"
             yield ratio("outages", what, "s", by_turns(run, ours, peer))
 
 
 def _redeployed(server: Server, address: str) -> Callable[[], float]:
     """Redeploys a service; how long it did not answer."""
-    client = _client(server)
+    client = client_of(server)
     port = {"protocol": "tcp", "inner_port": 80, "outer_port": _PORT, "published": True}
-    uuid = _created(client, container_ports=[port])
+    uuid = created(client, container_ports=[port])
 
     def redeploy() -> None:
         client.redeploy_service(uuid)
-        _until(lambda: client.get_service(uuid)["state"] == "Running", "the end of a redeploy")
+        until(lambda: client.get_service(uuid)["state"] == "Running", "the end of a redeploy")
 
     return _without_answer(f"http://{address}:{_PORT}/", redeploy)
 

@@ -94,7 +94,7 @@ _CHANGED = "changed by hand"
 
 #: Seconds between two looks at the tasks: the limits while something is on its way, and otherwise. (A look
 #: must come within the delay of the policy of `autorestart` OFF.)
-_BUSY, _BUSY_MOST, _IDLE_LEAST, _IDLE_MOST = 0.2, 0.5, 1.0, 2.5
+_BUSY, _BUSY_MOST, _IDLE_LEAST, _IDLE_MOST = 0.15, 0.5, 1.0, 2.5
 #: The swarm knows what an engine has told after the first of these, and at the latest after the second.
 _REPORTED, _UNREPORTED = 0.15, 1.5
 #: The swarm lets so many seconds pass before it ends what is in an overlay network, so that the others' DNS

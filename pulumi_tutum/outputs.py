@@ -3,9 +3,9 @@
 Outputs have the API's names. Inputs among them keep the declared spelling as long as the API's answer means
 the same; what is null is left out, here and in nested records.
 
-The engine writes the whole state at each of its steps, so the state has no output that follows from the
-others, and link variables, which say most things several times, are packed (`kept`). Whoever reads the state
-completes it (`complete`). A state of an earlier release has everything, and stays valid.
+The engine writes the whole state at each of its steps, so the state has no output that has its default, and
+link variables, which say most things several times, are packed (`kept`). Whoever reads the state completes it
+(`complete`). A state of an earlier release has everything, and stays valid.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ LINK_VARIABLES = "link_variables"
 OWNED = "running"
 #: What the state has in any case. Bindings that are missing are secret (removals.py).
 _ALWAYS = (OWNED, "bindings")
-#: What an output is that the state leaves out. `uuid` is the resource's id.
+#: What an output is that the state leaves out.
 ABSENT: dict[str, Any] = {**desired.DEFAULTS, "linked_from_service": []}
 _NOTHING: Mapping[str, Any] = {}
-_OF_THE_UUID = {"resource_uri": schema.service_uri}
 
 #: The one name in packed variables. No variable has it, for it has a `=`. The number stands for what the
 #: value is: base64 of raw deflate, with the words below, of a JSON object.
@@ -91,7 +90,7 @@ def kept(outs: Mapping[str, Any], before: Mapping[str, Any] = _NOTHING) -> dict[
     found = {
         name: value
         for name, value in outs.items()
-        if name in before or name in _ALWAYS or not _follows(name, value, outs)
+        if name in before or name in _ALWAYS or name not in ABSENT or value != ABSENT[name]
     }
     variables = found.get(LINK_VARIABLES)
     if isinstance(variables, Mapping) and variables:
@@ -100,19 +99,9 @@ def kept(outs: Mapping[str, Any], before: Mapping[str, Any] = _NOTHING) -> dict[
     return found
 
 
-def _follows(name: str, value: Any, outs: Mapping[str, Any]) -> bool:
-    """Whether an output follows from the others."""
-    if name in _OF_THE_UUID:
-        return bool(value == _OF_THE_UUID[name](str(outs.get("uuid"))))
-    return name in ABSENT and bool(value == ABSENT[name])
-
-
 def complete(kept: Mapping[str, Any]) -> dict[str, Any]:
     """All outputs, of those that the state keeps. (What is null stays absent.)"""
     found = {name: schema.copied(value) for name, value in ABSENT.items()} | dict(kept)
-    for name, derive in _OF_THE_UUID.items():
-        if isinstance(found.get("uuid"), str):
-            found.setdefault(name, derive(found["uuid"]))
     if LINK_VARIABLES in found:
         found[LINK_VARIABLES] = unpacked(found[LINK_VARIABLES])
     return found

@@ -1,6 +1,6 @@
 """The outputs of a Service as the program sees them. The only module that knows about previews.
 
-The state, and so the engine, has no output that follows from others, and packed link variables (outputs.py).
+The state, and so the engine, has no output with its default, and packed link variables (outputs.py).
 Here they are completed.
 
 The engine asks the provider for no preview. In one, it shows the program the checked inputs in place of the

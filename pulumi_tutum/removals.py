@@ -19,7 +19,7 @@ from typing import Any
 
 import pulumi
 
-from . import consequences, desired, host, outputs, schema
+from . import consequences, desired, host, outputs
 from .client import Client
 from .errors import NotFound, TutumError
 
@@ -28,7 +28,7 @@ __all__ = ["TYPE", "note", "removed", "text"]
 #: The type of a Service for the engine.
 TYPE = "pulumi-python:dynamic/tutum:Service"
 #: The outputs that are asked for.
-_ASKED = ("name", "uuid", "bindings", outputs.OWNED)
+_ASKED = ("name", "uuid", "resource_uri", "bindings", outputs.OWNED)
 _ASK_SECONDS = 2.0  # for all requests together; the end of the program waits for them
 
 
@@ -60,8 +60,7 @@ def removed(
         parents = urn.split("::")[2].split("$")[:-1]
         if parents and (remote_types is None or not set(parents).isdisjoint(remote_types)):
             continue
-        uuid = service.get("uuid")
-        if {uuid, uuid and schema.service_uri(uuid), service.get("name")}.isdisjoint(ids):
+        if {service.get(name) for name in ("uuid", "resource_uri", "name")}.isdisjoint(ids):
             found[urn] = service
     return found
 

@@ -114,7 +114,6 @@ def import_as_before(scenario: Scenario) -> None:
         live = scenario.live(name)
         now = {
             **resource["outputs"],
-            "resource_uri": live["resource_uri"],
             "linked_from_service": [{k: v for k, v in i.items() if v} for i in live["linked_from_service"]],
             "link_variables": {**SECRET, "plaintext": json.dumps(live["link_variables"])},
         }

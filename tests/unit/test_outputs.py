@@ -153,18 +153,18 @@ VARIABLES = {"DB_1_PORT_80_TCP": "tcp://10.7.0.2:80", "DB_NAME": "ü=\n", "EMPTY
 PACKED = {"=1": "q1ZycYo3jEdKT+jJx8jKwkBJB6QMZDRQ9vAe25g8oIirb0BIJJCvVAsA"}
 
 
-def test_what_follows_from_other_outputs_is_not_kept() -> None:
+def test_what_has_its_default_is_not_kept() -> None:
     full = outputs.outputs(SERVICE, desired.normal({"image": "acme/web"}))
-    full |= {"resource_uri": f"/api/v1/service/{SERVICE['uuid']}/", "linked_from_service": []}
+    full |= {"linked_from_service": []}
     kept = outputs.kept(full)
-    for name in ("resource_uri", "linked_from_service", "network", "wait", "linked_to_service"):
+    for name in ("linked_from_service", "network", "wait", "linked_to_service"):
         assert name in full
         assert name not in kept
     assert kept["running"] is True
     assert set(kept["link_variables"]) == {"=1"}
     assert outputs.complete(kept) == full
-    elsewhere = {**full, "resource_uri": "/somewhere/else/", "network": "host"}
-    assert outputs.complete(outputs.kept(elsewhere)) == elsewhere
+    other = {**full, "network": "host"}
+    assert outputs.complete(outputs.kept(other)) == other
 
 
 def test_what_means_the_same_keeps_its_form() -> None:

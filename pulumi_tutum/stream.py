@@ -141,7 +141,7 @@ class Connection:
                 self._farewell = _check_close(data)
                 return
             if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
-                yield data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+                yield _text(data, strict=opcode == ABNF.OPCODE_TEXT)
 
     @property
     def exit_code(self) -> int | None:
@@ -315,6 +315,8 @@ def _connect(
         sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         # A ping may be sent by one thread while another one sends input.
         enable_multithread=True,
+        # It checks byte by byte, in Python. Who decodes a frame checks it, too.
+        skip_utf8_validation=True,
     )
     # The library's time-out bounds each byte of the handshake, not the whole, and nothing interrupts it: a
     # watch does.
@@ -409,11 +411,19 @@ def _refused(error: Exception | None, host: str, status: int | None) -> StreamEr
     return StreamError(f"the stream at {host} was not opened: the answer is not that of a websocket")
 
 
+def _text(data: bytes | str, *, strict: bool) -> str:
+    """What a frame says. One that should be text must be UTF-8; in any other, what is not becomes U+FFFD."""
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode("utf-8", "strict" if strict else "replace")
+    except UnicodeDecodeError:
+        raise StreamError("the stream sent something that is not UTF-8") from None
+
+
 def _broken(error: Exception) -> StreamError:
     import websocket
 
-    if isinstance(error, websocket.WebSocketPayloadException):
-        return StreamError("the stream sent something that is not UTF-8")
     if isinstance(error, websocket.WebSocketProtocolException):
         return StreamError("the stream sent something that is not a websocket frame")
     return StreamError("the stream's connection broke")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
@@ -47,7 +46,7 @@ class Listing(Sequence[dict[str, Any]]):
     ) -> None:
         self._found = found
         self._render = render
-        self._render_json = render_json or (lambda one: json.dumps(render(one), sort_keys=True).encode())
+        self._render_json = render_json or (lambda one: shapes.render(render(one)))
 
     def __len__(self) -> int:
         return len(self._found)
@@ -262,7 +261,7 @@ class ControlPlane:
         """`detail` as JSON; a service's is kept until something in it changes."""
         if kind == "service":
             return self.core.detail_json(identifier)
-        return json.dumps(self.detail(kind, identifier), sort_keys=True).encode()
+        return shapes.render(self.detail(kind, identifier))
 
     def service_of_token(self, token: str) -> str | None:
         """uuid of the live service whose containers (role `global`) were given this token as API key."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import heapq
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NoReturn
@@ -49,7 +48,7 @@ from .model import (
     uuid_in,
 )
 from .records import Change, Records, link_targets, object_uri
-from .shapes import Shapes
+from .shapes import Shapes, render
 from .store import Store
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -214,7 +213,7 @@ class Core:
         rendered = self._details.get(uuid)
         if rendered is None:
             service = self.service(uuid)
-            rendered = json.dumps(self.shapes.service(service), sort_keys=True).encode()
+            rendered = render(self.shapes.service(service))
             if len(self._details) >= DETAILS_KEPT:
                 self._details.pop(next(iter(self._details)))
             self._details[service.uuid] = rendered
@@ -224,7 +223,7 @@ class Core:
         """A record in list shape as JSON; a service's is rendered once per change."""
         rendered = self._listed.get(record.uuid)
         if rendered is None:
-            rendered = json.dumps(self.shapes.listed(record), sort_keys=True).encode()
+            rendered = render(self.shapes.listed(record))
             # A list is read from its begin to its end: what came last would only push out what comes first.
             if isinstance(record, Service) and len(self._listed) < LISTED_KEPT:
                 self._listed[record.uuid] = rendered

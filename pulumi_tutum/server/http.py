@@ -40,6 +40,7 @@ from ..errors import (
 )
 from .auth import Authority, Principal, split_header
 from .control import ControlPlane, Listing, Reply, RequestInfo
+from .shapes import render
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_TRIGGER_BYTES = 64 * 1024
@@ -496,11 +497,6 @@ def _mask(value: Any) -> Any:
 
 
 # -- answers -------------------------------------------------------------------------------------------------
-
-
-def render(value: Any) -> bytes:
-    """JSON with its keys in alphabetical order."""
-    return json.dumps(value, sort_keys=True).encode("ascii")
 
 
 async def _respond(scope: Scope, send: Send, answer: Answer) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import __version__, lifecycle, schema
-from .http import TEXT, Answer, Call, Route, render
+from .http import TEXT, Answer, Call, Route
+from .shapes import render
 
 PATH = "/api/v1/openapi.json"
 

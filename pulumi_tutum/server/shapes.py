@@ -6,6 +6,7 @@ decode strictly. A list object of a service leaves out what is not `listed` in `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -506,6 +507,11 @@ class Shapes:
 
 #: Verbs whose action can be asked for again.
 RETRIABLE = frozenset({"start", "stop", "scale", "redeploy", "terminate"})
+
+
+def render(value: Any) -> bytes:
+    """JSON with its keys in alphabetical order."""
+    return json.dumps(value, sort_keys=True).encode("ascii")
 
 
 def can_be_canceled(action: Action) -> bool:

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from pulumi_tutum.errors import ServerError
 from pulumi_tutum.server.backends import Backend
 from pulumi_tutum.server.backends.simulated import SimulatedBackend
 from pulumi_tutum.server.clock import ManualClock
 from pulumi_tutum.server.control import ControlPlane, Reply, RequestInfo, Settings
-from pulumi_tutum.server.store import Store
+from pulumi_tutum.server.store import Row, SqliteStore, Store
 
 REQUEST = RequestInfo("POST", "/api/v1/", "test", "127.0.0.1")
 
@@ -25,6 +26,17 @@ async def quiet() -> None:
         if still == 3:
             return
     raise AssertionError("the event loop does not come to rest")
+
+
+class FailingStore(SqliteStore):
+    """Refuses to write while `failing`."""
+
+    failing = False
+
+    def write(self, puts: Sequence[Row], drops: Sequence[tuple[str, str]]) -> None:
+        if self.failing:
+            raise ServerError("The server cannot store anything now: disk full.", status=503)
+        super().write(puts, drops)
 
 
 class Plane:

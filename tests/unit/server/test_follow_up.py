@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pulumi_tutum.errors import BackendError, ServerError
+from pulumi_tutum.errors import BackendError
 from pulumi_tutum.server.backends import Observed
 from pulumi_tutum.server.backends.simulated import SimulatedBackend
 from pulumi_tutum.server.clock import ManualClock
-from pulumi_tutum.server.store import Row, SqliteStore, Store
-from tests.unit.server.plane import Plane, run
+from pulumi_tutum.server.store import SqliteStore, Store
+from tests.unit.server.plane import FailingStore, Plane, run
 
 EVERYWHERE = {"deployment_strategy": "EVERY_NODE"}
 
@@ -32,17 +31,6 @@ class Reluctant(SimulatedBackend):
             self.refused += 1
             raise BackendError("no suitable node")
         return await super().start(uuid)
-
-
-class FullStore(SqliteStore):
-    """Refuses to write while it is `full`."""
-
-    full = False
-
-    def write(self, puts: Sequence[Row], drops: Sequence[tuple[str, str]]) -> None:
-        if self.full:
-            raise ServerError("The server cannot store anything now: disk full.", status=503)
-        super().write(puts, drops)
 
 
 def plane_of(nodes: int, store: Store | None = None, **settings: Any) -> Plane:
@@ -223,20 +211,20 @@ def test_jobs_that_are_done_are_not_run_again_with_it() -> None:
 
 def test_nodes_that_change_while_nothing_can_be_stored(tmp_path: Path) -> None:
     async def test() -> None:
-        store = FullStore(tmp_path)
+        store = FailingStore(tmp_path)
         async with plane_of(2, store=store, node_grace=20) as plane:
             uuid = await plane.up(target_num_containers=2)
             dead, other = nodes_of(plane, uuid)
-            store.full = True
+            store.failing = True
             plane.backend.set_node_up(dead, False)
             await plane.advance(10)
-            store.full = False
+            store.failing = False
             await plane.advance(10)
             assert plane.control.detail("node", dead)["state"] == "Unreachable"
             await plane.advance(10)
-            store.full = True
+            store.failing = True
             await plane.advance(10)
-            store.full = False
+            store.failing = False
             await plane.advance(10)
             assert nodes_of(plane, uuid) == [other, other]
             assert plane.state(uuid) == "Running"

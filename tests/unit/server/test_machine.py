@@ -29,8 +29,7 @@ from pulumi_tutum.lifecycle import ACTIONS, STABLE, TERMINATED, TERMINATING, per
 from pulumi_tutum.server.backends import ContainerSpec, ImageInfo, Observed
 from pulumi_tutum.server.backends.simulated import SimulatedBackend
 from pulumi_tutum.server.clock import ManualClock
-from pulumi_tutum.server.store import Row, SqliteStore
-from tests.unit.server.plane import Plane
+from tests.unit.server.plane import FailingStore, Plane
 
 VERBS = [name for name in ACTIONS if name != "update"]
 ENVIRONMENTS: list[dict[str, str]] = [
@@ -43,17 +42,6 @@ ENVIRONMENTS: list[dict[str, str]] = [
     {"SIMULATE_STOP_SECONDS": "3"},
     {"SIMULATE_UNHEALTHY": "1", "SIMULATE_ONLY": "2"},
 ]
-
-
-class FailingStore(SqliteStore):
-    """Refuses to write while `failing`."""
-
-    failing = False
-
-    def write(self, puts: Sequence[Row], drops: Sequence[tuple[str, str]]) -> None:
-        if self.failing:
-            raise ServerError("The server cannot store anything now: disk full.", status=503)
-        super().write(puts, drops)
 
 
 class FailingBackend(SimulatedBackend):

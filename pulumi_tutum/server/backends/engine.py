@@ -621,20 +621,21 @@ class Engine:
             task.exception()  # whoever still waits for it has been told
 
     async def _find_image(self, image: str) -> Mapping[str, Any]:
-        found = None if self._pull == "always" else await self._described(image)
+        found = None if self._pull == "always" else await self.describe_image(image)
         if found is None and self._pull != "never" and not image.startswith("sha256:"):
             await self._pull_image(image)
-            found = await self._described(image)
+            found = await self.describe_image(image)
         if found is None:
             raise BackendError(f"No such image: {image}")
         return found
 
     async def inspect_image(self, image: str) -> ImageInfo | None:
         """What an image is; None: the engine does not have it."""
-        found = await self._described(image)
+        found = await self.describe_image(image)
         return None if found is None else image_info(found)
 
-    async def _described(self, image: str) -> Mapping[str, Any] | None:
+    async def describe_image(self, image: str) -> Mapping[str, Any] | None:
+        """An image as the engine describes it; None: the engine does not have it."""
         try:
             found: Mapping[str, Any] = await self.call(lambda client: client.inspect_image(image))
         except docker.errors.NotFound:

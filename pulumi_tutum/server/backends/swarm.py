@@ -1047,10 +1047,8 @@ class SwarmBackend:
 
     async def _inspect_image(self, spec: ContainerSpec) -> Mapping[str, Any]:
         for engine in (self._manager(), self._engine_of(spec.node)):
-            if engine is None:
-                continue
-            with contextlib.suppress(docker.errors.NotFound):
-                found: Mapping[str, Any] = await engine.call(lambda client: client.inspect_image(spec.image))
+            found = await engine.describe_image(spec.image) if engine is not None else None
+            if found is not None:
                 return found
         raise BackendError(f"No such image: {spec.image}")
 

@@ -552,8 +552,7 @@ class Services:
 
     def make_up(self, service: Service) -> None:
         """Bring a service back to its number of containers, by itself; if it is busy, once it has settled."""
-        if (timer := self._tries.pop(service.uuid, None)) is not None:
-            timer.cancel()
+        self._forget_try(service)
         if service.state in TRANSITIONAL and service.state not in ENDING:
             self._follow.add(service.uuid)
             return
@@ -604,9 +603,12 @@ class Services:
     def _try_later(self, service: Service) -> None:
         pause = self._pauses.get(service.uuid, _AGAIN_FIRST)
         self._pauses[service.uuid] = min(2 * pause, _AGAIN_MOST)
+        self._forget_try(service)
+        self._tries[service.uuid] = self.core.clock.call_later(pause, self._try_again, service)
+
+    def _forget_try(self, service: Service) -> None:
         if (timer := self._tries.pop(service.uuid, None)) is not None:
             timer.cancel()
-        self._tries[service.uuid] = self.core.clock.call_later(pause, self._try_again, service)
 
     def _try_again(self, service: Service) -> None:
         if not service.owed and service.uuid not in self._follow:

@@ -22,9 +22,18 @@ from tests.support.server import Server
 from tests.support.swarm import SwarmCluster
 
 from .deploys import DECLARED, ROOT, SERVICES, noops, program, project, pulumi
-from .engines import IMAGE, clear, client_of, created, docker_command, lacking, remove_containers, until
-from .measure import Line, Row, Run, Skipped, by_turns, ratio, seconds
-from .peer_plugin import NAME, Missing, Plugin, install_sdk, plugin
+from .engines import (
+    IMAGE,
+    clear,
+    client_of,
+    created,
+    docker_command,
+    remove_containers,
+    require_engine,
+    until,
+)
+from .measure import Line, Missing, Row, Run, Skipped, by_turns, ratio, seconds
+from .peer_plugin import NAME, Plugin, install_sdk, plugin
 
 #: DECLARED, for `docker run` and `docker service create`.
 _ENVIRONMENT = [word for k, v in DECLARED["container_envvars"].items() for word in ("--env", f"{k}={v}")]
@@ -37,9 +46,7 @@ _SERVICE = ["--publish", "mode=host,target=80", "--restart-condition", "on-failu
 
 def docker(run: Run) -> Iterator[Line]:
     """Creates from the client and from `pulumi up` / `docker run -d`."""
-    if reason := lacking():
-        yield Skipped("docker", "the Docker backend", reason)
-        return
+    require_engine()
     with DockerEngine() as engine:
         images.load(engine, images.hello())
         with (
@@ -122,9 +129,7 @@ class _Contestant:
 
 def peer(run: Run) -> Iterator[Line]:
     """Our services / containers of pulumi-docker, and of a provider that does the least."""
-    if reason := lacking():
-        yield Skipped("peer", "pulumi-docker on Docker", reason)
-        return
+    require_engine()
     with DockerEngine() as engine:
         images.load(engine, images.hello())
         data = run.folder / "peer-data"
@@ -208,9 +213,7 @@ def _cycle(run: Run, url: str, count: int, contestant: _Contestant) -> tuple[flo
 
 def swarm(run: Run) -> Iterator[Line]:
     """Creates from the client and from `pulumi up` / `docker service create`, on three nodes."""
-    if reason := lacking():
-        yield Skipped("swarm", "the swarm backend", reason)
-        return
+    require_engine()
     with SwarmCluster(3) as cluster:
         # By its id, nobody asks a registry for it.
         (image,) = images.load(cluster, images.hello())
@@ -280,9 +283,7 @@ _NODES = 3
 
 def healing(run: Run) -> Iterator[Line]:
     """A node dies, or is drained, that has a container of ours and one of `docker service create`."""
-    if reason := lacking():
-        yield Skipped("healing", "a swarm that loses a node", reason)
-        return
+    require_engine()
     with SwarmCluster(_NODES) as cluster:
         (image,) = images.load(cluster, images.hello())
         data = run.folder / "healing"
@@ -399,9 +400,7 @@ done'
 
 def logs(run: Run) -> Iterator[Line]:
     """Log lines a second of 16 containers through one websocket / what docker-py reads of the same ones."""
-    if reason := lacking():
-        yield Skipped("logs", "log lines a second", reason)
-        return
+    require_engine()
     lines = run.scaled(20_000) * _WRITERS
     gate = run.folder / "gate"
     gate.mkdir()

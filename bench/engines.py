@@ -15,16 +15,21 @@ from pulumi_tutum import Client
 from tests.support.docker_engine import missing
 from tests.support.server import Server
 
+from .measure import Missing
+
 IMAGE = "tutum/hello-world"
 _DEADLINE = 120.0
 _POLL = 0.02
 _names = (f"bench-{number}" for number in itertools.count())
 
 
-def lacking() -> str:
-    """Why there can be no engine; "" when there can be one."""
-    needed = missing() + ([] if _program() else ["docker"])
-    return f"no Docker Engine: {', '.join(needed)} missing" if needed else ""
+def require_engine() -> None:
+    """
+    Raises:
+        Missing: there can be no engine here.
+    """
+    if needed := missing() + ([] if _program() else ["docker"]):
+        raise Missing(f"no Docker Engine: {', '.join(needed)} missing")
 
 
 def _program() -> str | None:

@@ -82,6 +82,10 @@ class Skipped:
     reason: str
 
 
+class Missing(Exception):
+    """A group cannot be measured here: why, in one line."""
+
+
 Line = Row | Skipped
 Group = Callable[[Run], Iterator[Line]]
 

@@ -14,8 +14,8 @@ from tests.support.docker_engine import DockerEngine
 from tests.support.server import Server
 from tests.support.swarm import SwarmCluster
 
-from .engines import IMAGE, client_of, created, docker_command, lacking, until
-from .measure import Line, Run, Skipped, by_turns, ratio
+from .engines import IMAGE, client_of, created, docker_command, require_engine, until
+from .measure import Line, Run, by_turns, ratio
 
 _PORT, _PEERS_PORT = 18080, 18081
 _PAUSE = 0.005
@@ -24,9 +24,7 @@ _DEADLINE = 60.0
 
 def outages(run: Run) -> Iterator[Line]:
     """Seconds without an answer during a redeploy / during the same by Docker's own commands."""
-    if reason := lacking():
-        yield Skipped("outages", "a service that is redeployed", reason)
-        return
+    require_engine()
     with DockerEngine() as engine:
         images.load(engine, images.hello())
         address = "127.0.0.1"

@@ -23,16 +23,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .measure import say
+from .measure import Missing, say
 
 NAME = "pulumi-resource-docker"
 SDK = ("pulumi-docker==5.2.0", "parver==0.5", "Arpeggio==2.0.3")
 """pulumi-docker, and what it needs and the project has not. It is to run on the same Pulumi SDK as ours."""
 _SOURCE = Path(__file__).resolve().parent / "peer-plugin"
-
-
-class Missing(Exception):
-    """What there is not, and why: one line."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Started as a script, Python looks into this folder first, where a module may have the name of a library.
 sys.path[0] = str(ROOT)
 
-from bench.measure import Group, Line, Run, Skipped, as_json, markdown, say  # noqa: E402 - as above
+from bench.measure import Group, Line, Missing, Run, Skipped, as_json, markdown, say  # noqa: E402 - as above
 
 #: Name for --only: where its function is, and what it measures.
 GROUPS: dict[str, tuple[str, str]] = {
@@ -92,6 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
             say(f"{name}: {GROUPS[name][1]}")
             try:
                 lines.extend(group(name)(run))
+            except Missing as problem:
+                lines.append(Skipped(name, GROUPS[name][1], str(problem)))
             except Exception as error:  # the other groups still count
                 failed = True
                 say(f"{name} failed: {error!r}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import Line, Row, Run, Skipped, as_json, by_turns, markdown, percentile, ratio
-from bench.peer_plugin import NAME, Missing, plugin
+from bench.measure import Line, Missing, Row, Run, Skipped, as_json, by_turns, markdown, percentile, ratio
+from bench.peer_plugin import NAME, plugin
 from bench.run import GROUPS, chosen, group
 
 

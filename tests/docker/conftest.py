@@ -29,6 +29,15 @@ def engine(docker_tools: None) -> Iterator[DockerEngine]:
         yield engine
 
 
+@pytest.fixture(scope="module")
+def server(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that remembers, on the module's `engine`; modules with other needs have their own."""
+    data = tmp_path_factory.mktemp("data")
+    with Server(backend="docker", node=[engine.url], data=data, stop_seconds=1) as server:
+        yield server
+        assert "unexpected" not in server.log(), server.log()
+
+
 @pytest.fixture
 def real(server: Server, engine: DockerEngine) -> Iterator[Real]:
     """The services of the module's `server`; at the end nothing of them may be left."""

@@ -70,25 +70,10 @@ ACTIONS = {f.__name__: f for f in (create, redeploy, scale, terminate)}
 
 
 @pytest.fixture(scope="module")
-def own_engine(docker_tools: None) -> Iterator[DockerEngine]:
+def engine(docker_tools: None) -> Iterator[DockerEngine]:
     with DockerEngine() as engine:
         images.load(engine, images.busybox())
         yield engine
-
-
-@pytest.fixture(scope="module")
-def server(own_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data = tmp_path_factory.mktemp("data")
-    with Server(backend="docker", node=[own_engine.url], data=data, stop_seconds=1) as server:
-        yield server
-        assert "unexpected" not in server.log(), server.log()
-
-
-@pytest.fixture
-def real(server: Server, own_engine: DockerEngine) -> Iterator[Real]:
-    with Real(server, own_engine.node_urls) as real:
-        yield real
-        real.terminate_all()
 
 
 def check(real: Real, action: str, service: Service) -> None:
@@ -128,17 +113,17 @@ def test_the_server_is_killed(real: Real, action: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("action", "seconds"), [("create", 0.3), ("redeploy", 0.4), ("scale", 0.1), ("terminate", 0.2)]
 )
-def test_the_engine_is_killed(real: Real, own_engine: DockerEngine, action: str, seconds: float) -> None:
+def test_the_engine_is_killed(real: Real, engine: DockerEngine, action: str, seconds: float) -> None:
     service = ACTIONS[action](real)()
     time.sleep(seconds)
-    own_engine.kill()
-    own_engine.start()
+    engine.kill()
+    engine.start()
     check(real, action, service)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_any_of_them_is_killed_at_any_moment(real: Real, own_engine: DockerEngine, seed: int) -> None:
+def test_any_of_them_is_killed_at_any_moment(real: Real, engine: DockerEngine, seed: int) -> None:
     chance = random.Random(seed)
     for action in ACTIONS:
         service = ACTIONS[action](real)()
@@ -147,18 +132,18 @@ def test_any_of_them_is_killed_at_any_moment(real: Real, own_engine: DockerEngin
             if chance.random() < 0.5:
                 real.server.restart(kill=True)
             elif chance.random() < 0.5:
-                own_engine.kill()
-                own_engine.start()
+                engine.kill()
+                engine.start()
             else:
-                own_engine.kill()
+                engine.kill()
                 real.server.restart(kill=True)
-                own_engine.start()
+                engine.start()
         check(real, action, service)
         real.terminate_all()
 
 
 def test_what_was_stopped_stays_stopped_when_the_engine_is_restarted(
-    real: Real, own_engine: DockerEngine
+    real: Real, engine: DockerEngine
 ) -> None:
     running = real.run(autorestart="ALWAYS")
     # A container that ends by the signal has failed, as its engine sees it.
@@ -166,8 +151,8 @@ def test_what_was_stopped_stays_stopped_when_the_engine_is_restarted(
     for service in stopped.values():
         real.act(service, "stop")
         real.wait(service, "Stopped")
-    own_engine.stop()
-    own_engine.start()
+    engine.stop()
+    engine.start()
     real.wait(running, "Running")
     until(lambda: real.one(running).status == "running", "it is up again")
     for name, service in stopped.items():
@@ -178,16 +163,16 @@ def test_what_was_stopped_stays_stopped_when_the_engine_is_restarted(
         assert policy == name.lower().replace("_", "-")
 
 
-def test_what_ended_while_its_engine_was_away_leaves_nothing(own_engine: DockerEngine) -> None:
+def test_what_ended_while_its_engine_was_away_leaves_nothing(engine: DockerEngine) -> None:
     with (
-        Server(backend="docker", node=[own_engine.url], stop_seconds=1, start_timeout=5) as server,
-        Real(server, own_engine.node_urls) as real,
+        Server(backend="docker", node=[engine.url], stop_seconds=1, start_timeout=5) as server,
+        Real(server, engine.node_urls) as real,
     ):
         service = real.run(bindings=[{"container_path": "/data"}])
-        own_engine.kill()
+        engine.kill()
         real.ok("DELETE", f"{V1}/service/{service['uuid']}/")
         real.wait(service, "Terminated")
-        own_engine.start()
+        engine.start()
         until(lambda: not real.left(), "its container and its volume are gone")
 
 
@@ -230,10 +215,10 @@ def test_the_servers_network_comes_back_where_it_was(real: Real) -> None:
     assert f'"uuid": "{service["uuid"]}"' in real.sh(service, asks)
 
 
-def test_a_server_without_data_leaves_nothing(own_engine: DockerEngine) -> None:
+def test_a_server_without_data_leaves_nothing(engine: DockerEngine) -> None:
     with (
-        Server(backend="docker", node=[own_engine.url], stop_seconds=1) as server,
-        Real(server, own_engine.node_urls) as real,
+        Server(backend="docker", node=[engine.url], stop_seconds=1) as server,
+        Real(server, engine.node_urls) as real,
     ):
         mine = {"label": f"io.tutum.server={real.one(real.run(**BODY)).labels['io.tutum.server']}"}
         server.stop()
@@ -241,10 +226,10 @@ def test_a_server_without_data_leaves_nothing(own_engine: DockerEngine) -> None:
         assert real.engines[0].networks.list(filters=mine) == []
 
 
-def test_a_server_with_data_keeps_what_runs(own_engine: DockerEngine, tmp_path: Path) -> None:
+def test_a_server_with_data_keeps_what_runs(engine: DockerEngine, tmp_path: Path) -> None:
     with (
-        Server(backend="docker", node=[own_engine.url], data=tmp_path / "data", stop_seconds=1) as server,
-        Real(server, own_engine.node_urls) as real,
+        Server(backend="docker", node=[engine.url], data=tmp_path / "data", stop_seconds=1) as server,
+        Real(server, engine.node_urls) as real,
     ):
         service = real.run(**BODY)
         before = {c.id: c.attrs["State"]["StartedAt"] for c in real.inside(service)}

@@ -22,25 +22,10 @@ PORT = {"protocol": "tcp", "inner_port": 80, "published": True}
 
 
 @pytest.fixture(scope="module")
-def own_engine(docker_tools: None) -> Iterator[DockerEngine]:
+def engine(docker_tools: None) -> Iterator[DockerEngine]:
     with DockerEngine() as engine:
         images.load(engine, images.busybox(), images.hello(), images.redis())
         yield engine
-
-
-@pytest.fixture(scope="module")
-def server(own_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data = tmp_path_factory.mktemp("data")
-    with Server(backend="docker", node=[own_engine.url], data=data, stop_seconds=1) as server:
-        yield server
-        assert "unexpected" not in server.log(), server.log()
-
-
-@pytest.fixture
-def real(server: Server, own_engine: DockerEngine) -> Iterator[Real]:
-    with Real(server, own_engine.node_urls) as real:
-        yield real
-        real.terminate_all()
 
 
 def networks(real: Real, service: dict[str, Any]) -> list[dict[str, str]]:

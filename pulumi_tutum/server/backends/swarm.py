@@ -920,23 +920,16 @@ class SwarmBackend:
             self._is_freeing = False
         running = [c for c in self._containers.values() if c.verdict.status == RUNNING]
         found = [c for c in running if self._adjustment(c) == self._unbind][:_AT_ONCE]
+        if not found:
+            return
+        ids = {"id": [c.id for c in found]}
+        entries = await self._ask(lambda client: client.services(filters=ids))
+        of = {entry["ID"]: entry for entry in entries}
         for c in found:
-            c.adjusting = True
-        try:
-            ids = {"id": [c.id for c in found]}
-            entries = await self._ask(lambda client: client.services(filters=ids)) if found else ()
-            of = {entry["ID"]: entry for entry in entries}
-            results = await asyncio.gather(
-                *(self._unbind(c, of.get(c.id)) for c in found), return_exceptions=True
-            )
-        finally:
-            for c in found:
-                c.adjusting = False
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(
-                result, (BackendError, docker.errors.NotFound)
-            ):
-                raise result
+            # Somebody may have begun to change it meanwhile.
+            if self._adjustment(c) == self._unbind:
+                c.adjusting = True
+                self._spawn(self._adjust_now(c, functools.partial(self._unbind, entry=of.get(c.id))))
 
     async def _unbind(self, container: _Container, entry: Mapping[str, Any] | None = None) -> None:
         """Let the swarm move a container from now on. What runs is not restarted by this.

@@ -34,7 +34,7 @@ _NOTHING: Mapping[str, Any] = {}
 #: The one name in packed variables. No variable has it, for it has a `=`. The number stands for what the
 #: value is: base64 of raw deflate, with the words below, of a JSON object.
 _PACKED = "=1"
-#: What the names and values of link variables are made of. It never changes: states are read with it.
+#: Common parts of the names and values of link variables. Never change it: existing states need it.
 _WORDS = "".join(
     f"_{word}"
     for word in (

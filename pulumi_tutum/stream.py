@@ -315,7 +315,7 @@ def _connect(
         sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         # A ping may be sent by one thread while another one sends input.
         enable_multithread=True,
-        # It checks byte by byte, in Python. Who decodes a frame checks it, too.
+        # The library checks each byte in Python, which is slow. `_text` checks a frame when it decodes it.
         skip_utf8_validation=True,
     )
     # The library's time-out bounds each byte of the handshake, not the whole, and nothing interrupts it: a
@@ -412,7 +412,7 @@ def _refused(error: Exception | None, host: str, status: int | None) -> StreamEr
 
 
 def _text(data: bytes | str, *, strict: bool) -> str:
-    """What a frame says. One that should be text must be UTF-8; in any other, what is not becomes U+FFFD."""
+    """The text of a frame. What is not UTF-8 is an error, or U+FFFD without `strict`."""
     if isinstance(data, str):
         return data
     try:

@@ -224,7 +224,8 @@ class Core:
         rendered = self._listed.get(record.uuid)
         if rendered is None:
             rendered = render(self.shapes.listed(record))
-            # A list is read from its begin to its end: what came last would only push out what comes first.
+            # Clients read a list from its first service to its last. If the last services took the place of
+            # the first ones, no kept service would ever be read.
             if isinstance(record, Service) and len(self._listed) < LISTED_KEPT:
                 self._listed[record.uuid] = rendered
         return rendered

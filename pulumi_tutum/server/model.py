@@ -117,8 +117,8 @@ class Service:
         action: uuid of the action in progress, or "".
         concluded: uuid of the last action that was carried out, or "".
         queue: uuids of actions that wait until the service settles.
-        owed: nodes came or went, and the containers that this calls for are not there yet: the control plane
-            tries until they are, or until something else is asked for.
+        owed: a node came or went, and containers of the service are missing because of it. The control plane
+            tries to start them until they run, or until a user asks for another action.
         key, key_closed: the create key, see "Made once"; run: the run that last got hold of the service with
             it, "" when it has no name.
         token: secret for containers with the role `global`, or "".

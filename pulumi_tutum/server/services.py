@@ -591,7 +591,7 @@ class Services:
         self.core.convergence.kick(service.uuid)
 
     def _look_at_owed(self, service: Service) -> None:
-        """A service that is owed containers has settled: has it got them?"""
+        """Check whether a service that has settled has the containers that it is owed."""
         if self._lacks_containers(service, service.finished):
             self._try_later(service)
         elif service.state != NOT_RUNNING or not service.every_node:

@@ -596,11 +596,11 @@ class SwarmBackend:
         return min(times)
 
     def _pause_of_start(self, container: _Container, now: float) -> float:
-        """Seconds until it is worth the while to look whether a container runs that somebody waits for."""
+        """Seconds until the next look at a container whose start a caller waits for."""
         if container.told_at:
             return _SOON.pause(now - container.told_at)
         if self._engine_of(container.node) is not None:
-            return _BUSY_MOST  # its engine tells
+            return _BUSY_MOST  # the engine reports the start
         expected = self._starts.first
         if container.starting_at:
             expected = self._starts.pause(now - container.starting_at)
@@ -876,7 +876,7 @@ class SwarmBackend:
         """Change a container's service where its tasks ask for it."""
         change = self._adjustment(container)
         if change == self._unbind and container.verdict.status == RUNNING:
-            # There is no hurry: it costs less when the others of its start are there.
+            # This can wait. One request serves all containers that have started meanwhile.
             if not self._is_freeing:
                 self._is_freeing = True
                 self._spawn(self._free())

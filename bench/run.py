@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from bench.measure import Group, Line, Missing, Run, Skipped, as_json, markdown, say  # noqa: E402 - as above
+from tests.support.interrupts import accept_interrupts  # noqa: E402
 
 #: Name for --only: where its function is, and what it measures.
 GROUPS: dict[str, tuple[str, str]] = {
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(GROUPS)}")
 
+    accept_interrupts()
     lines: list[Line] = []
     failed = False
     with tempfile.TemporaryDirectory(prefix="pulumi-tutum-bench-") as folder:

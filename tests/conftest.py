@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.sdk import environments
 from tests.support.engine import Project
+from tests.support.interrupts import accept_interrupts
 
 HERE = Path(__file__).parent
 # Not measurements: a hanging test must end. A folder that is not named here has what pyproject.toml says.
@@ -23,9 +23,7 @@ for variable in list(os.environ):
     if variable.startswith(("TUTUM_", "PULUMI_", "DOCKER_")):
         del os.environ[variable]
 
-# A shell starts its background jobs with SIGINT ignored, and children would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+accept_interrupts()
 
 # No deadline: a slow machine is no failure. In CI the same examples every time, so that red means new.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,26 @@ from bench.run import GROUPS, chosen, group
 def test_every_group_is_there() -> None:
     for name in GROUPS:
         assert callable(group(name))
+
+
+def test_a_background_job_is_measured_as_any_other() -> None:
+    """Children of a shell's background jobs ignore SIGINT, and the engine waits 5 s for plugins that do."""
+    child = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT))"]
+    program = f"""
+import subprocess
+from tests.support.interrupts import accept_interrupts
+accept_interrupts()
+subprocess.run({child!r}, check=True)
+"""
+    job = [sys.executable, "-c", program]
+    done = subprocess.run(
+        ["sh", "-c", """trap "" INT; exec "$0" "$@" """, *job],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "default_int_handler" in done.stdout
 
 
 def test_samples_are_taken_by_turns() -> None:

@@ -366,7 +366,8 @@ def await_one(outputs: Sequence[Any]) -> None:
     if not _plain():
         with _guard("tracking"):
             for output in outputs[1:]:
-                output._untrack()
+                # Of the class: an Output answers to any name, with what its value has of it.
+                type(output)._untrack(output)
 
 
 class ProgramPreview:

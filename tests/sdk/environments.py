@@ -22,6 +22,8 @@ OLDEST = "3.216.0"
 NEWEST = "newest"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 CURRENT = "{}.{}".format(*sys.version_info)
+#: What the provider needs beside the SDK.
+_PROVIDER_NEEDS = ("requests", "websocket-client")
 _DAY = 24 * 3600.0
 
 
@@ -37,7 +39,7 @@ def environment(version: str, sdk: str) -> Path:
     assert python is not None
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pulumi-tutum" / "sdk"
     folder = cache / f"{version}-{sdk}"
-    made, inside = folder / "made", folder / "bin" / "python"
+    made, inside = folder / "complete", folder / "bin" / "python"
     cache.mkdir(parents=True, exist_ok=True)
     with _only_one(cache / f"{folder.name}.lock"):
         fresh = made.exists() and _runs(inside)
@@ -46,7 +48,7 @@ def environment(version: str, sdk: str) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 subprocess.run([python, "-m", "venv", folder], check=True)
             wanted = "pulumi" if sdk == NEWEST else f"pulumi=={sdk}"
-            command = [str(inside), "-m", "pip", "install", "--quiet", "--upgrade", wanted]
+            command = [str(inside), "-m", "pip", "install", "--quiet", "--upgrade", wanted, *_PROVIDER_NEEDS]
             installed = subprocess.run(command, capture_output=True, text=True)
             if installed.returncode == 0:
                 made.touch()

@@ -2,9 +2,9 @@
 
 A Python dynamic provider runs in a *host*: a process (`python -m pulumi.dynamic ENGINE_ADDRESS`) with a
 gRPC server whose handlers call our methods. What those methods are given leaves out what users need, so
-this module reaches past the API, in the nine ways below. Each stands behind a guard: where what it looks for
+this module reaches past the API, in the ten ways below. Each stands behind a guard: where what it looks for
 is missing (another SDK, a method called by hand) it does nothing, and what stands after "else" is what
-happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all nine. tests/sdk runs
+happens. The environment variable PULUMI_TUTUM_PLAIN_HOST=1 chooses the "else" of all ten. tests/sdk runs
 both, on the oldest and the newest SDK.
 
 1. `request` and `context`, local variables of the gRPC handler, found by walking up the frames: URN,
@@ -39,6 +39,10 @@ both, on the oldest and the newest SDK.
 9. In the program: `_untrack` of a resource's Outputs. Each time one resolves, newer SDKs look at all that
    have not, some 50 of each service. Those of one resource resolve together, so that the SDK needs to
    know of one. Else: the program's processor time grows with the square of the number of services.
+10. In the program: `_get_stack_trace`, which tells the engine where a resource is declared; the state keeps
+   it. The SDK takes our own constructor for the program, and adds a dozen frames of its own and of Python,
+   1.1 kB a service, which the engine writes at each of its steps. Else: the state names our file, and is so
+   much larger.
 
 The end of a run, as the engine does it: `Cancel`, close the connection, SIGINT, and SIGKILL 5 seconds
 later. What is given to `at_end` runs between the last two, from `atexit` (public).
@@ -48,6 +52,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import logging
 import os
 import re
@@ -85,6 +90,7 @@ __all__ = [
     "program_preview",
     "run",
     "secret",
+    "tell_declarations",
     "tells_urn",
 ]
 
@@ -368,6 +374,54 @@ def await_one(outputs: Sequence[Any]) -> None:
             for output in outputs[1:]:
                 # Of the class: an Output answers to any name, with what its value has of it.
                 type(output)._untrack(output)
+
+
+@functools.cache
+def tell_declarations() -> None:
+    """For programs: has the state say where in the program a service is declared, and no more."""
+    if not _plain():
+        with _guard("stack traces"):
+            _shorten_traces()
+
+
+def _shorten_traces() -> None:
+    from pulumi.runtime import resource
+
+    whole = resource._get_stack_trace
+
+    @functools.wraps(whole)
+    def shortened() -> Any:
+        found = trace = whole()
+        with _guard("a stack trace"):
+            found = type(trace)(frames=_of_the_program(trace.frames))
+        return found
+
+    resource._get_stack_trace = shortened
+
+
+def _of_the_program(frames: Sequence[Any]) -> Sequence[Any]:
+    """Of a stack trace, the frames that are the user's, the innermost first. Of a resource that is not ours,
+    and where there is none of the user's: all."""
+    import asyncio
+    import runpy
+
+    import pulumi
+
+    ours = _folder_uri(__file__)
+    # Where the SDK's or Python's own frames begin, which run the program. (Python's may have no position.)
+    around = (_folder_uri(pulumi.__file__), _folder_uri(asyncio.__file__), Path(runpy.__file__).as_uri())
+    if not frames or not frames[0].pc.uri.startswith(ours):
+        return frames
+    callers = itertools.dropwhile(lambda frame: frame.pc.uri.startswith(ours), frames)
+
+    def is_the_users(frame: Any) -> bool:
+        return frame.pc.uri and not frame.pc.uri.startswith(around)
+
+    return [*itertools.takewhile(is_the_users, callers)] or frames
+
+
+def _folder_uri(file: str) -> str:
+    return Path(file).parent.as_uri() + "/"
 
 
 class ProgramPreview:

@@ -301,6 +301,7 @@ class Service(pulumi.dynamic.Resource, module="tutum", name="Service"):
                 props[desired.URN] = _urn(resource_name, opts.parent)
             if opts.delete_before_replace is not None:
                 props[desired.DELETE_FIRST] = opts.delete_before_replace
+        host.tell_declarations()
         self._memory = previews.current_memory()
         own = pulumi.ResourceOptions(additional_secret_outputs=_SECRETS)
         if self._memory is not None and not self._is_read:

@@ -242,3 +242,33 @@ def test_a_program_learns_whether_the_engine_calls_hooks(python: Path, plain: st
         check=True,
     )
     assert done.stdout.split() == ["None", known]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_engine_is_told_where_a_service_is_declared(python: Path, plain: bool) -> None:
+    done = subprocess.run(
+        [python, PROGRAM / "declarations.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PULUMI_TUTUM_PLAIN_HOST": str(int(plain))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = {name: rest for name, *rest in map(str.split, done.stdout.splitlines())}
+    if plain:
+        # What the SDK tells: our own constructor first.
+        assert all(frames[0].startswith("resource.py:") for frames in told.values())
+        assert all(len(frames) > 5 for frames in told.values())
+        return
+    source = (PROGRAM / "declarations.py").read_text(encoding="utf-8").splitlines()
+    inside, plainly, called = (
+        f"declarations.py:{number}"
+        for mark in ("inside", "plain", "called")
+        for number, line in enumerate(source, 1)
+        if line.endswith(f"# {mark}")
+    )
+    # Where it is declared, then the stack trace.
+    assert told == {
+        "plain": [plainly, plainly],
+        "called": [inside, inside, called],
+        "late": [inside, inside],
+    }

@@ -33,7 +33,7 @@ from .engines import (
     until,
 )
 from .measure import Line, Missing, Row, Run, Skipped, by_turns, ratio, seconds
-from .peer_plugin import NAME, Plugin, install_sdk, plugin
+from .peer_plugin import NAME, install_sdk, plugin
 
 #: DECLARED, for `docker run` and `docker service create`.
 _ENVIRONMENT = [word for k, v in DECLARED["container_envvars"].items() for word in ("--env", f"{k}={v}")]
@@ -83,7 +83,9 @@ def docker(run: Run) -> Iterator[Line]:
                 lambda: docker_run(count, 8, _RUN) + _up_noops(run, count),
             )
             what = f"up of {count} services / {count} docker run -d, eight at a time + up of {count} no-ops"
-            yield ratio("docker", what, "s", samples, goal=1.1)
+            yield ratio("docker", what, "s", samples, goal=1.05)
+            samples = by_turns(run, lambda: _up(run, server, client, 1), lambda: _up_noops(run, 1))
+            yield ratio("docker", "up of one service / of one no-op", "s", samples, goal=1.2)
 
 
 def _up(run: Run, server: Server, client: Client, count: int) -> float:
@@ -114,98 +116,165 @@ _PULUMI_DOCKER = {
 _DOCKER_PY = {"image": IMAGE, "ports": ["80"], "env": _VARIABLES, "restart": "on-failure"}
 _STAND_IN = "a dynamic provider that only runs docker-py"
 
-#: Number of containers, which goals `up` and `destroy` have; a preview is shown without one.
-_GOALS: dict[int, tuple[float | None, float | None]] = {1: (0.95, None), 20: (0.75, 0.9)}
+#: A service of pulumi-docker on a swarm, which says "created" when its containers run.
+_PULUMI_SERVICE = {
+    "task_spec": {
+        "container_spec": {"image": IMAGE, "env": DECLARED["container_envvars"]},
+        "restart_policy": {"condition": "on-failure"},
+    },
+    "endpoint_spec": {"mode": "dnsrr", "ports": [{"target_port": 80, "publish_mode": "host"}]},
+    "converge_config": {},
+}
+
+
+@dataclass(frozen=True)
+class _Goals:
+    """What a ratio to pulumi-docker should be at most; None is shown without a goal."""
+
+    up: float | None = None
+    destroy: float | None = None
+
+
+#: Number of containers on one engine, and the goals.
+_ON_ONE_ENGINE = {1: _Goals(up=0.95), 20: _Goals(up=0.75, destroy=0.9)}
+_KILLS = "the peer kills at once, ours lets a container end"
 
 
 @dataclass(frozen=True)
 class _Contestant:
-    """A program, and what it is run with."""
+    """A program, and what it is run with.
+
+    Attributes:
+        settles: whether a preview after an `up` shows no change.
+    """
 
     program: str
     declared: dict[str, Any]
     environment: dict[str, str]
+    settles: bool = True
+
+
+@dataclass(frozen=True)
+class _PulumiDocker:
+    """pulumi-docker, ready to be run."""
+
+    what: str
+    environment: dict[str, str]
+
+    def contestant(
+        self, resource: str, declared: dict[str, Any], url: str, *, settles: bool = True
+    ) -> _Contestant:
+        environment = {**self.environment, "DOCKER_HOST": url}
+        of_resource = program("import pulumi_docker", f"pulumi_docker.{resource}")
+        return _Contestant(of_resource, declared, environment, settles)
 
 
 def peer(run: Run) -> Iterator[Line]:
-    """Our services / containers of pulumi-docker, and of a provider that does the least."""
+    """Our services / containers and services of pulumi-docker, and of a provider that does the least."""
     require_engine()
-    with DockerEngine() as engine:
-        images.load(engine, images.hello())
-        data = run.folder / "peer-data"
-        with Server(backend="docker", node=[engine.url], data=data, log_level="warning") as server:
-            ours = _Contestant(SERVICES, DECLARED, server.environment)
-            host = {"DOCKER_HOST": engine.url}
-            contestants = {
-                _STAND_IN: _Contestant(
-                    program("from bench.dockerpy import Container", "Container"), _DOCKER_PY, host
-                )
-            }
-            try:
-                found = plugin(run.plugin)
-                sdk = run.folder / "sdk"
-                install_sdk(sdk)
-            except Missing as problem:
-                yield Skipped("peer", "up, preview and destroy / pulumi-docker's", str(problem))
-            else:
-                contestants = {found.what: _pulumi_docker(run, found, sdk, host), **contestants}
-            for count, goals in _GOALS.items():
-                yield from _contest(run, engine.url, count, goals, ours, contestants)
+    try:
+        pulumi_docker = _pulumi_docker(run)
+    except Missing as problem:
+        yield Skipped("peer", "up, preview and destroy / pulumi-docker's", str(problem))
+        pulumi_docker = None
+    yield from _peer_on_docker(run, pulumi_docker)
+    if pulumi_docker:
+        yield from _peer_on_swarm(run, pulumi_docker)
 
 
-def _pulumi_docker(run: Run, found: Plugin, sdk: Path, host: dict[str, str]) -> _Contestant:
+def _pulumi_docker(run: Run) -> _PulumiDocker:
+    found = plugin(run.plugin)
+    sdk = run.folder / "sdk"
+    install_sdk(sdk)
     # Pulumi looks on PATH for plugins. Its folder may hold other programs, which nobody is to find.
     folder = run.folder / "plugin"
     folder.mkdir()
     (folder / NAME).symlink_to(found.path)
     path = os.pathsep.join([str(Path(sys.executable).parent), str(ENGINE), str(folder), os.environ["PATH"]])
-    return _Contestant(
-        program("import pulumi_docker", "pulumi_docker.Container"),
-        _PULUMI_DOCKER,
-        {**host, "PATH": path, "PYTHONPATH": os.pathsep.join([str(ROOT), str(sdk)])},
-    )
+    return _PulumiDocker(found.what, {"PATH": path, "PYTHONPATH": os.pathsep.join([str(ROOT), str(sdk)])})
 
 
-def _contest(
-    run: Run,
-    url: str,
-    count: int,
-    goals: tuple[float | None, float | None],
-    ours: _Contestant,
-    others: dict[str, _Contestant],
-) -> Iterator[Line]:
-    everybody = [ours, *others.values()]
-    for contestant in everybody:
-        _cycle(run, url, count, contestant)  # leaves caches warm
-    samples: list[list[tuple[float, float, float]]] = [[] for _ in everybody]
-    for _ in range(run.times):
-        for taken, contestant in zip(samples, everybody, strict=True):
-            taken.append(_cycle(run, url, count, contestant))
-    mine, *theirs = [[list(figures) for figures in zip(*taken, strict=True)] for taken in samples]
-    for who, figures in zip(others, theirs, strict=True):
-        # The goals are for pulumi-docker: the stand-in does less than any provider that is used.
-        for_up, for_destroy = goals if who != _STAND_IN else (None, None)
+def _peer_on_docker(run: Run, pulumi_docker: _PulumiDocker | None) -> Iterator[Line]:
+    with DockerEngine() as engine:
+        images.load(engine, images.hello())
+        data = run.folder / "peer-docker"
+        with Server(backend="docker", node=[engine.url], data=data, log_level="warning") as server:
+            ours = _Contestant(SERVICES, DECLARED, server.environment)
+            stand_in = program("from bench.dockerpy import Container", "Container")
+            host = {"DOCKER_HOST": engine.url}
+            for count, goals in _ON_ONE_ENGINE.items():
+                contest = _Contest(run, [engine.url], count)
+                if pulumi_docker:
+                    theirs = pulumi_docker.contestant("Container", _PULUMI_DOCKER, engine.url)
+                    yield from contest.lines(ours, theirs, pulumi_docker.what, goals, note=_KILLS)
+                # Without goals: the stand-in does less than any provider that is used.
+                theirs = _Contestant(stand_in, _DOCKER_PY, host)
+                yield from contest.lines(ours, theirs, _STAND_IN, _Goals(), note=_KILLS)
+
+
+def _peer_on_swarm(run: Run, pulumi_docker: _PulumiDocker) -> Iterator[Line]:
+    with SwarmCluster(3) as cluster:
+        images.load(cluster, images.hello())
+        url = cluster.node_urls[0]
+        data = run.folder / "peer-swarm"
+        with Server(backend="swarm", node=[url], data=data, log_level="warning") as server:
+            ours = _Contestant(SERVICES, DECLARED, server.environment)
+            # Its preview shows what the swarm has added to the task as a change.
+            theirs = pulumi_docker.contestant("Service", _PULUMI_SERVICE, url, settles=False)
+            what = f"{pulumi_docker.what}, on a swarm, until it has converged"
+            contest = _Contest(run, cluster.node_urls, 10)
+            note = "the peer does not wait until the containers have ended"
+            yield from contest.lines(ours, theirs, what, _Goals(up=0.3), note)
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """Programs of as many containers each, run by turns on the same engines."""
+
+    run: Run
+    urls: list[str]
+    count: int
+
+    def lines(
+        self, ours: _Contestant, theirs: _Contestant, who: str, goals: _Goals, note: str = ""
+    ) -> Iterator[Line]:
+        """The ratios of `up`, of a preview of the same and of `destroy`.
+
+        Args:
+            who: what the peer is, for the table.
+            note: a remark about `destroy`.
+        """
+        self._cycle(ours), self._cycle(theirs)  # leave caches warm
+        taken = [(self._cycle(ours), self._cycle(theirs)) for _ in range(self.run.times)]
         kinds = (
-            ("up", for_up, ""),
+            ("up", goals.up, ""),
             ("preview without a change", None, ""),
-            ("destroy", for_destroy, "the peer kills at once, ours lets a container end"),
+            ("destroy", goals.destroy, note),
         )
-        for number, (what, goal, note) in enumerate(kinds):
-            what = f"{what} of {count} / of {count} with {who}"
-            yield ratio("peer", what, "s", (mine[number], figures[number]), goal=goal, note=note)
+        for number, (what, goal, remark) in enumerate(kinds):
+            samples = [mine[number] for mine, _ in taken], [peers[number] for _, peers in taken]
+            what = f"{what} of {self.count} / of {self.count} with {who}"
+            yield ratio("peer", what, "s", samples, goal=goal, note=remark)
 
+    def _cycle(self, contestant: _Contestant) -> tuple[float, float, float]:
+        """Seconds of an `up` until all containers run, of a preview of the same, and of the `destroy`."""
+        count = self.count
+        with project(
+            self.run, contestant.program, count, contestant.environment, contestant.declared
+        ) as made:
+            up = seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
+            if (running := self._containers()) != count:
+                raise RuntimeError(f"{running} containers run, not {count}")
+            expected = ["--expect-no-changes"] if contestant.settles else []
+            preview = seconds(lambda: pulumi(made, "preview", *expected))
+            destroy = seconds(lambda: pulumi(made, "destroy", "--yes", "--skip-preview"))
+            # A swarm removes containers after it has answered.
+            until(lambda: not self._containers("--all"), "the containers to go")
+        return up, preview, destroy
 
-def _cycle(run: Run, url: str, count: int, contestant: _Contestant) -> tuple[float, float, float]:
-    """Seconds of an `up` until all containers run, of a preview of the same, and of the `destroy`."""
-    with project(run, contestant.program, count, contestant.environment, contestant.declared) as made:
-        up = seconds(lambda: pulumi(made, "up", "--yes", "--skip-preview"))
-        if (running := len(docker_command(url, "ps", "--quiet").split())) != count:
-            raise RuntimeError(f"{running} containers run, not {count}")
-        preview = seconds(lambda: pulumi(made, "preview", "--expect-no-changes"))
-        destroy = seconds(lambda: pulumi(made, "destroy", "--yes", "--skip-preview"))
-        if docker_command(url, "ps", "--all", "--quiet"):
-            raise RuntimeError("containers are left")
-    return up, preview, destroy
+    def _containers(self, *words: str) -> int:
+        """How many containers run, or with `--all`, exist."""
+        return sum(len(docker_command(url, "ps", "--quiet", *words).split()) for url in self.urls)
 
 
 # -- a swarm ---------------------------------------------------------------------------------------
@@ -268,7 +337,7 @@ def swarm(run: Run) -> Iterator[Line]:
                 f"up of {count} services / {count} docker service create --detach until they run "
                 f"+ up of {count} no-ops"
             )
-            yield ratio("swarm", what, "s", samples, goal=1.3)
+            yield ratio("swarm", what, "s", samples, goal=1.1)
 
 
 def _idle(url: str) -> bool:

@@ -1,8 +1,8 @@
 // pulumi-docker's code for containers: the Terraform provider for Docker on Pulumi's bridge for such providers.
 //
 // pulumi-docker's own module names folders of its repository, so that it cannot be built outside of it. Of its
-// resources this plugin has containers only, and it has no schema, against which pulumi-docker checks types: so
-// it has a little less to do.
+// resources this plugin has containers and services of a swarm only, and it has no schema, against which
+// pulumi-docker checks types: so it has a little less to do.
 package main
 
 import (
@@ -21,6 +21,7 @@ func main() {
 		Version: version,
 		Resources: map[string]*tfbridge.ResourceInfo{
 			"docker_container": {Tok: "docker:index/container:Container", DeleteBeforeReplace: true},
+			"docker_service":   {Tok: "docker:index/service:Service"},
 		},
 	}
 	// As pulumi-docker does: a container without a name gets the resource's, with random letters.

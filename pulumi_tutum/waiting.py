@@ -510,11 +510,11 @@ def explain(
 ) -> list[str]:
     """Why a service is not running, in lines for the user.
 
-    First the error of the action, then each container of the present deployment that does not run or is not
-    healthy: its name, state, exit code, reason and last log lines; those that have failed come first. Records
-    of containers that earlier deployments left behind are not mentioned. Environment values (of 4 or more
-    characters) of the service and of those it links to are masked. Takes at most `seconds`, and ends at once
-    when interrupted; what could not be learnt in that time is left out.
+    First the error of the action, then each container of the present deployment that does not run, is not
+    healthy or is not up yet: its name, state, exit code, reason and last log lines. Those that have failed
+    come first. Records of containers that earlier deployments left behind are not mentioned. Environment
+    values (of 4 or more characters) of the service and of those it links to are masked. Takes at most
+    `seconds`, and ends at once when interrupted; what could not be learnt in that time is left out.
 
     Args:
         service: its detail object.
@@ -532,7 +532,8 @@ def explain(
     )
     actions: list[Mapping[str, Any]] = found or []
     said = _action_error(actions)
-    containers = _failing(_of_deployment(listed or [], actions), said)
+    present = _of_deployment(listed or [], actions)
+    containers = [*_failing(present, said), *_awaited(service, present)]
     shown = containers[:_EXPLAIN_CONTAINERS]
     reports = _together(
         [
@@ -667,15 +668,30 @@ def _failing(containers: Sequence[Mapping[str, Any]], said: str) -> list[Mapping
     return [*failed, *unhealthy, *others]
 
 
+def _awaited(service: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The containers that run, and whose health check a service in transition waits for."""
+    check = service.get("healthcheck")
+    is_checked = isinstance(check, Mapping) and not check.get("disabled")
+    if service.get("state") not in lifecycle.DEPLOYING or not is_checked:
+        return []
+    return [c for c in containers if c.get("state") == lifecycle.RUNNING and _is_unknown(c)]
+
+
+def _is_unknown(container: Mapping[str, Any]) -> bool:
+    """Whether no probe of a container's health check has passed or failed yet."""
+    return container.get("healthy") is None and not container.get("health_detail")
+
+
 def _others(containers: Sequence[Mapping[str, Any]]) -> list[str]:
     """The containers for which there was no room."""
     number = len(containers)
     if not number:
         return []
     runs = all(container.get("state") == lifecycle.RUNNING for container in containers)
-    verb = "are not healthy" if runs else "do not run"
+    quality = "not up" if any(map(_is_unknown, containers)) else "not healthy"
+    verb = f"are {quality}" if runs else "do not run"
     if number == 1:
-        verb = "is not healthy" if runs else "does not run"
+        verb = f"is {quality}" if runs else "does not run"
     return [f"and {number} more {'container' if number == 1 else 'containers'} that {verb}"]
 
 
@@ -704,8 +720,11 @@ def _sentence(container: Mapping[str, Any]) -> str:
         parts.append(f"exit code {code}")
     text = ", ".join(parts)
     detail = container.get("health_detail")
-    if container.get("state") == lifecycle.RUNNING and (detail or container.get("healthy") is False):
-        text += ", not healthy" + (f": {detail}" if isinstance(detail, str) and detail else "")
+    if container.get("state") == lifecycle.RUNNING:
+        if _is_unknown(container):
+            text += ", its health check has not passed yet"
+        elif not container.get("healthy"):
+            text += ", not healthy" + (f": {detail}" if isinstance(detail, str) and detail else "")
     if isinstance(reason, str) and reason.strip():
         # Tutum's own texts begin with the code once more: `Exit code 1 (General error)`.
         said = re.sub(r"^Exit code -?\d+ \((.*)\)$", r"\1", " ".join(reason.split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,14 @@ def test_the_output_of_a_command_is_told(stack: Stack) -> None:
     check = {"command": "test -e /ready", "retries": 4}
     text = message(stack, web={**UNHEALTHY, "healthcheck": check})
     assert "command `test -e /ready` exited with code 1 and the output 'unhealthy', 4 times in a row" in text
+
+
+def test_a_container_whose_check_has_not_passed_is_named_at_the_deadline(stack: Stack) -> None:
+    late = {**WEB, "image": "simulated/checked:60", "healthcheck": {"command": "true"}, "timeout_seconds": 2}
+    text = message(stack, web={**late, "target_num_containers": 2})
+    for number in (1, 2):
+        assert re.search(rf"container web-\w+-{number}: Running, its health check has not passed yet", text)
+    assert "Started" in text, "the last lines of its log"
 
 
 def test_the_error_of_the_redeploy_is_told_not_that_of_the_scale_after_it(stack: Stack) -> None:

@@ -390,8 +390,8 @@ def _shorten_traces() -> None:
     whole = resource._get_stack_trace
 
     @functools.wraps(whole)
-    def shortened() -> Any:
-        found = trace = whole()
+    def shortened(*args: Any, **kwargs: Any) -> Any:
+        found = trace = whole(*args, **kwargs)
         with _guard("a stack trace"):
             found = type(trace)(frames=_of_the_program(trace.frames))
         return found
@@ -400,15 +400,17 @@ def _shorten_traces() -> None:
 
 
 def _of_the_program(frames: Sequence[Any]) -> Sequence[Any]:
-    """Of a stack trace, the frames that are the user's, the innermost first. Of a resource that is not ours,
-    and where there is none of the user's: all."""
+    """The frames of a stack trace that are the user's, the innermost first.
+
+    Returns all frames for a resource of another package, and where no frame is the user's.
+    """
     import asyncio
     import runpy
 
     import pulumi
 
     ours = _folder_uri(__file__)
-    # Where the SDK's or Python's own frames begin, which run the program. (Python's may have no position.)
+    # The SDK and Python run the program: what calls it is theirs. (Frames of Python may have no position.)
     around = (_folder_uri(pulumi.__file__), _folder_uri(asyncio.__file__), Path(runpy.__file__).as_uri())
     if not frames or not frames[0].pc.uri.startswith(ours):
         return frames

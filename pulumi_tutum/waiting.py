@@ -533,7 +533,10 @@ def explain(
     actions: list[Mapping[str, Any]] = found or []
     said = _action_error(actions)
     present = _of_deployment(listed or [], actions)
-    containers = [*_failing(present, said), *_awaited(service, present)]
+    is_checked = _has_check(service)
+    containers = _failing(present, said)
+    if is_checked and service.get("state") in lifecycle.DEPLOYING:
+        containers += filter(_is_unprobed, present)
     shown = containers[:_EXPLAIN_CONTAINERS]
     reports = _together(
         [
@@ -546,7 +549,7 @@ def explain(
     lines = [said] if said else []
     for container, report in zip(shown, reports[1:], strict=True):
         detail, log = report if report is not None else (container, [])
-        lines.append(_sentence(detail))
+        lines.append(_sentence(detail, is_checked=is_checked))
         values = hidden if hidden is not None else _all_values(detail)
         # Without knowing what has to be masked, nothing may be shown.
         if values is not None:
@@ -583,7 +586,8 @@ def explain_containers(
     )
     present = [c for c in listed or [] if c.get("state") not in lifecycle.ENDING]
     failing = _failing(present, "")
-    lines = [_sentence(container) for container in failing[:_EXPLAIN_CONTAINERS]]
+    is_checked = _has_check(service)
+    lines = [_sentence(container, is_checked=is_checked) for container in failing[:_EXPLAIN_CONTAINERS]]
     lines += _others(failing[_EXPLAIN_CONTAINERS:])
     own = schema.secret_values({"container_envvars": service.get("container_envvars")})
     return [schema.masked(line, hidden or own) for line in lines]
@@ -668,18 +672,16 @@ def _failing(containers: Sequence[Mapping[str, Any]], said: str) -> list[Mapping
     return [*failed, *unhealthy, *others]
 
 
-def _awaited(service: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The containers that run, and whose health check a service in transition waits for."""
+def _has_check(service: Mapping[str, Any]) -> bool:
+    """Whether a service has a health check of its own."""
     check = service.get("healthcheck")
-    is_checked = isinstance(check, Mapping) and not check.get("disabled")
-    if service.get("state") not in lifecycle.DEPLOYING or not is_checked:
-        return []
-    return [c for c in containers if c.get("state") == lifecycle.RUNNING and _is_unknown(c)]
+    return isinstance(check, Mapping) and not check.get("disabled")
 
 
-def _is_unknown(container: Mapping[str, Any]) -> bool:
-    """Whether no probe of a container's health check has passed or failed yet."""
-    return container.get("healthy") is None and not container.get("health_detail")
+def _is_unprobed(container: Mapping[str, Any]) -> bool:
+    """Whether a container runs, and nothing is known of its health."""
+    is_unknown = container.get("healthy") is None and not container.get("health_detail")
+    return is_unknown and container.get("state") == lifecycle.RUNNING
 
 
 def _others(containers: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -687,11 +689,12 @@ def _others(containers: Sequence[Mapping[str, Any]]) -> list[str]:
     number = len(containers)
     if not number:
         return []
-    runs = all(container.get("state") == lifecycle.RUNNING for container in containers)
-    quality = "not up" if any(map(_is_unknown, containers)) else "not healthy"
-    verb = f"are {quality}" if runs else "do not run"
-    if number == 1:
-        verb = f"is {quality}" if runs else "does not run"
+    running = [container for container in containers if container.get("state") == lifecycle.RUNNING]
+    if not running:
+        verb = "does not run" if number == 1 else "do not run"
+    else:
+        are_unhealthy = len(running) == number and not any(map(_is_unprobed, running))
+        verb = f"{'is' if number == 1 else 'are'} not {'healthy' if are_unhealthy else 'up'}"
     return [f"and {number} more {'container' if number == 1 else 'containers'} that {verb}"]
 
 
@@ -711,8 +714,12 @@ def _report(
     return detail, [line for line in lines if line.strip()][-_EXPLAIN_LINES:]
 
 
-def _sentence(container: Mapping[str, Any]) -> str:
-    """`container web-1: Stopped, exit code 1 (Application Error)`."""
+def _sentence(container: Mapping[str, Any], *, is_checked: bool) -> str:
+    """`container web-1: Stopped, exit code 1 (Application Error)`.
+
+    Args:
+        is_checked: whether the service has a health check of its own.
+    """
     parts = [str(container.get("state"))]
     code = container.get("exit_code")
     reason = container.get("exit_code_msg")
@@ -720,11 +727,10 @@ def _sentence(container: Mapping[str, Any]) -> str:
         parts.append(f"exit code {code}")
     text = ", ".join(parts)
     detail = container.get("health_detail")
-    if container.get("state") == lifecycle.RUNNING:
-        if _is_unknown(container):
-            text += ", its health check has not passed yet"
-        elif not container.get("healthy"):
-            text += ", not healthy" + (f": {detail}" if isinstance(detail, str) and detail else "")
+    if container.get("state") == lifecycle.RUNNING and (detail or container.get("healthy") is False):
+        text += ", not healthy" + (f": {detail}" if isinstance(detail, str) and detail else "")
+    elif is_checked and _is_unprobed(container):
+        text += ", its health check has not passed yet"
     if isinstance(reason, str) and reason.strip():
         # Tutum's own texts begin with the code once more: `Exit code 1 (General error)`.
         said = re.sub(r"^Exit code -?\d+ \((.*)\)$", r"\1", " ".join(reason.split()))

@@ -580,6 +580,27 @@ def test_those_that_failed_come_first_then_those_that_are_not_healthy(plane: Pla
     ]
 
 
+def test_a_service_without_a_health_check_is_not_said_to_have_one(plane: Plane, client: Client) -> None:
+    found = failing(plane, [])
+    plane.answers["/api/v1/container/"] = page([listed(1, state="Starting", exit_code=4)])
+    plane.answers[listed(1)["resource_uri"]] = listed(1, exit_code=4)
+    assert explain(client, found)[-1] == "container web-1: Running, exit code 4"
+
+
+def test_of_many_containers_that_are_not_up_some_may_run(plane: Plane, client: Client) -> None:
+    found = {**failing(plane, []), "state": "Starting", "healthcheck": {"command": "true"}}
+    stopped = [listed(n, state="Stopped", exit_code=1) for n in range(6)]
+    for rest, said in (
+        ([], "and 1 more container that does not run"),
+        ([listed(7)], "and 2 more containers that are not up"),
+        ([listed(7, healthy=False)], "and 2 more containers that are not up"),
+    ):
+        containers = [*stopped, *rest]
+        plane.answers |= {container["resource_uri"]: container for container in containers}
+        plane.answers["/api/v1/container/"] = page(containers)
+        assert explain(client, found)[-1] == said
+
+
 def test_what_the_action_said_is_not_said_again(plane: Plane, client: Client) -> None:
     container = listed(1, state="Terminated", exit_code_msg="No such image: acme/web:2")
     error = "web-1: No such image: acme/web:2"

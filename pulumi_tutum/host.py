@@ -372,46 +372,50 @@ def await_one(outputs: Sequence[Any]) -> None:
     if not _plain():
         with _guard("tracking"):
             for output in outputs[1:]:
-                # Of the class: an Output answers to any name, with what its value has of it.
+                # From the class: an Output itself takes an unknown name for an attribute of its value.
                 type(output)._untrack(output)
 
 
 @functools.cache
 def tell_declarations() -> None:
-    """For programs: has the state say where in the program a service is declared, and no more."""
+    """For programs: the state names the lines of the program that declare a service, and no other frames."""
     if not _plain():
         with _guard("stack traces"):
             _shorten_traces()
 
 
 def _shorten_traces() -> None:
+    import asyncio
+    import runpy
+
+    import pulumi
     from pulumi.runtime import resource
 
     whole = resource._get_stack_trace
+    ours = _folder_uri(__file__)
+    around = (_folder_uri(pulumi.__file__), _folder_uri(asyncio.__file__), Path(runpy.__file__).as_uri())
 
     @functools.wraps(whole)
     def shortened(*args: Any, **kwargs: Any) -> Any:
         found = trace = whole(*args, **kwargs)
         with _guard("a stack trace"):
-            found = type(trace)(frames=_of_the_program(trace.frames))
+            found = type(trace)(frames=_of_the_program(trace.frames, ours, around))
         return found
 
     resource._get_stack_trace = shortened
 
 
-def _of_the_program(frames: Sequence[Any]) -> Sequence[Any]:
+def _of_the_program(frames: Sequence[Any], ours: str, around: tuple[str, ...]) -> Sequence[Any]:
     """The frames of a stack trace that are the user's, the innermost first.
 
-    Returns all frames for a resource of another package, and where no frame is the user's.
+    Args:
+        frames: those of the trace. A frame of Python itself may have no position.
+        ours: how the URIs of this package's files begin.
+        around: how the URIs of the files that run a program begin.
+
+    Returns:
+        All frames for a resource of another package, and where no frame is the user's.
     """
-    import asyncio
-    import runpy
-
-    import pulumi
-
-    ours = _folder_uri(__file__)
-    # The SDK and Python run the program: what calls it is theirs. (Frames of Python may have no position.)
-    around = (_folder_uri(pulumi.__file__), _folder_uri(asyncio.__file__), Path(runpy.__file__).as_uri())
     if not frames or not frames[0].pc.uri.startswith(ours):
         return frames
     callers = itertools.dropwhile(lambda frame: frame.pc.uri.startswith(ours), frames)

@@ -27,7 +27,7 @@ ALL = [name for name in schema.ATTRIBUTES if name != "monitor_seconds"] + [*sche
 
 
 def test_the_state_of_a_service_is_small(scenario: Scenario) -> None:
-    # Inputs and outputs were 10,800 bytes once; with what the SDK adds, another 1,900.
+    # Inputs and outputs once had 10,800 bytes, and what the SDK adds had 1,900 more.
     scenario.program(
         """
         tutum.Service("web", image="tutum/hello-world", container_envvars={"MODE": "production"},

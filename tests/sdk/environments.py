@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -22,8 +23,8 @@ OLDEST = "3.216.0"
 NEWEST = "newest"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 CURRENT = "{}.{}".format(*sys.version_info)
-#: What the provider needs beside the SDK.
-_PROVIDER_NEEDS = ("requests", "websocket-client")
+#: What the provider needs: requirements of setup.py that belong to no extra.
+_NEEDED = [line for line in importlib.metadata.requires("pulumi-tutum") or () if "extra ==" not in line]
 _DAY = 24 * 3600.0
 
 
@@ -48,7 +49,7 @@ def environment(version: str, sdk: str) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 subprocess.run([python, "-m", "venv", folder], check=True)
             wanted = "pulumi" if sdk == NEWEST else f"pulumi=={sdk}"
-            command = [str(inside), "-m", "pip", "install", "--quiet", "--upgrade", wanted, *_PROVIDER_NEEDS]
+            command = [str(inside), "-m", "pip", "install", "--quiet", "--upgrade", wanted, *_NEEDED]
             installed = subprocess.run(command, capture_output=True, text=True)
             if installed.returncode == 0:
                 made.touch()

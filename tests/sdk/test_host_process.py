@@ -232,33 +232,30 @@ def test_what_the_stock_host_ignores_still_works(start: Start, log: Path) -> Non
     call.exception()
 
 
-@pytest.mark.parametrize(("plain", "known"), [("", "True"), ("1", "False")])
-def test_a_program_learns_whether_the_engine_calls_hooks(python: Path, plain: str, known: str) -> None:
+def printed(python: Path, program: str, *, plain: bool) -> str:
+    """What a program of `program/` prints."""
     done = subprocess.run(
-        [python, PROGRAM / "hooks.py"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PULUMI_TUTUM_PLAIN_HOST": plain},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["None", known]
-
-
-@pytest.mark.parametrize("plain", [False, True])
-def test_the_engine_is_told_where_a_service_is_declared(python: Path, plain: bool) -> None:
-    done = subprocess.run(
-        [python, PROGRAM / "declarations.py"],
+        [python, PROGRAM / program],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PULUMI_TUTUM_PLAIN_HOST": str(int(plain))},
         capture_output=True,
         text=True,
         check=True,
     )
-    told = {name: rest for name, *rest in map(str.split, done.stdout.splitlines())}
-    if plain:
-        # What the SDK tells: our own constructor first.
-        assert all(frames[0].startswith("resource.py:") for frames in told.values())
-        assert all(len(frames) > 5 for frames in told.values())
-        return
+    return done.stdout
+
+
+@pytest.mark.parametrize(("plain", "known"), [(False, "True"), (True, "False")])
+def test_a_program_learns_whether_the_engine_calls_hooks(python: Path, plain: bool, known: str) -> None:
+    assert printed(python, "hooks.py", plain=plain).split() == ["None", known]
+
+
+def positions(python: Path, *, plain: bool) -> dict[str, list[str]]:
+    """For each service, where the engine is told that it is declared, and its stack trace."""
+    lines = printed(python, "declarations.py", plain=plain).splitlines()
+    return {name: positions for name, *positions in map(str.split, lines)}
+
+
+def test_the_engine_is_told_where_a_service_is_declared(python: Path) -> None:
     source = (PROGRAM / "declarations.py").read_text(encoding="utf-8").splitlines()
     inside, plainly, called = (
         f"declarations.py:{number}"
@@ -266,9 +263,16 @@ def test_the_engine_is_told_where_a_service_is_declared(python: Path, plain: boo
         for number, line in enumerate(source, 1)
         if line.endswith(f"# {mark}")
     )
-    # Where it is declared, then the stack trace.
-    assert told == {
+    assert positions(python, plain=False) == {
         "plain": [plainly, plainly],
         "called": [inside, inside, called],
         "late": [inside, inside],
     }
+
+
+def test_a_plain_program_tells_what_the_sdk_tells(python: Path) -> None:
+    told = positions(python, plain=True).values()
+    assert len(told) == 3
+    # Our own constructor comes first.
+    assert all(frames[0].startswith("resource.py:") for frames in told)
+    assert all(len(frames) > 5 for frames in told)

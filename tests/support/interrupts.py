@@ -1,4 +1,4 @@
-"""Processes that can be interrupted, however the tests or benchmarks were started."""
+"""Lets tests and benchmarks that a shell runs in the background be interrupted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Prints where the engine is told that services are declared.
+"""Prints the source positions that the engine receives with services.
 
-One is declared by the program, one by a function, one in a callback.
+The program declares one service itself, one in a function and one in a callback.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ class Monitor(mocks.MockMonitor):
     def RegisterResource(self, request: Any) -> Any:
         if request.custom:
             frames = [request.sourcePosition, *(frame.pc for frame in request.stackTrace.frames)]
-            # Requests come in threads: a line is written at once.
+            # The SDK sends requests from several threads, so each line is one write.
             sys.stdout.write(" ".join([request.name, *map(_line, frames)]) + "\n")
         return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 

@@ -129,7 +129,7 @@ _PULUMI_SERVICE = {
 
 @dataclass(frozen=True)
 class _Goals:
-    """What a ratio to pulumi-docker should be at most; None is shown without a goal."""
+    """What a ratio to pulumi-docker should be at most. None: there is no goal."""
 
     up: float | None = None
     destroy: float | None = None
@@ -145,7 +145,7 @@ class _Contestant:
     """A program, and what it is run with.
 
     Attributes:
-        settles: whether a preview after an `up` shows no change.
+        settles: whether a preview after an `up` shows no change, and a `destroy` waits for the containers.
     """
 
     program: str
@@ -219,7 +219,7 @@ def _peer_on_swarm(run: Run, pulumi_docker: _PulumiDocker) -> Iterator[Line]:
         data = run.folder / "peer-swarm"
         with Server(backend="swarm", node=[url], data=data, log_level="warning") as server:
             ours = _Contestant(SERVICES, DECLARED, server.environment)
-            # Its preview shows what the swarm has added to the task as a change.
+            # Its preview shows what the swarm has added to the task as a change. Its destroy does not wait.
             theirs = pulumi_docker.contestant("Service", _PULUMI_SERVICE, url, settles=False)
             what = f"{pulumi_docker.what}, on a swarm, until it has converged"
             contest = _Contest(run, cluster.node_urls, 10)
@@ -229,7 +229,7 @@ def _peer_on_swarm(run: Run, pulumi_docker: _PulumiDocker) -> Iterator[Line]:
 
 @dataclass(frozen=True)
 class _Contest:
-    """Programs of as many containers each, run by turns on the same engines."""
+    """Two programs that run by turns on the same engines, with the same number of containers."""
 
     run: Run
     urls: list[str]
@@ -245,14 +245,14 @@ class _Contest:
             note: a remark about `destroy`.
         """
         self._cycle(ours), self._cycle(theirs)  # leave caches warm
-        taken = [(self._cycle(ours), self._cycle(theirs)) for _ in range(self.run.times)]
+        mine, peers = by_turns(self.run, lambda: self._cycle(ours), lambda: self._cycle(theirs))
         kinds = (
             ("up", goals.up, ""),
             ("preview without a change", None, ""),
             ("destroy", goals.destroy, note),
         )
         for number, (what, goal, remark) in enumerate(kinds):
-            samples = [mine[number] for mine, _ in taken], [peers[number] for _, peers in taken]
+            samples = [cycle[number] for cycle in mine], [cycle[number] for cycle in peers]
             what = f"{what} of {self.count} / of {self.count} with {who}"
             yield ratio("peer", what, "s", samples, goal=goal, note=remark)
 
@@ -268,12 +268,15 @@ class _Contest:
             expected = ["--expect-no-changes"] if contestant.settles else []
             preview = seconds(lambda: pulumi(made, "preview", *expected))
             destroy = seconds(lambda: pulumi(made, "destroy", "--yes", "--skip-preview"))
-            # A swarm removes containers after it has answered.
+            # The nodes of a swarm remove a moment later what has ended.
+            left = ["--all"] if len(self.urls) == 1 else []
+            if contestant.settles and self._containers(*left):
+                raise RuntimeError("containers are left")
             until(lambda: not self._containers("--all"), "the containers to go")
         return up, preview, destroy
 
     def _containers(self, *words: str) -> int:
-        """How many containers run, or with `--all`, exist."""
+        """The number of containers that run, or with `--all` of all containers."""
         return sum(len(docker_command(url, "ps", "--quiet", *words).split()) for url in self.urls)
 
 

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-_METRIC = Callable[[], float]
+#: What one sample is: most often a figure, else several that are taken together.
+_Sample = TypeVar("_Sample")
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,12 @@ Line = Row | Skipped
 Group = Callable[[Run], Iterator[Line]]
 
 
-def by_turns(run: Run, ours: _METRIC, peer: _METRIC) -> tuple[list[float], list[float]]:
+def by_turns(
+    run: Run, ours: Callable[[], _Sample], peer: Callable[[], _Sample]
+) -> tuple[list[_Sample], list[_Sample]]:
     """Samples of two metrics, taken by turns."""
-    a: list[float] = []
-    b: list[float] = []
+    a: list[_Sample] = []
+    b: list[_Sample] = []
     for _ in range(run.times):
         a.append(ours())
         b.append(peer())

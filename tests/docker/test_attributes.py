@@ -184,11 +184,15 @@ def test_datagrams_reach_an_udp_port(real: Real) -> None:
 
 def test_a_dynamic_port_that_somebody_else_has_is_not_taken(real: Real) -> None:
     port = {"protocol": "tcp", "inner_port": 80, "published": True}
-    first = real.run("tutum/hello-world", container_ports=[port])
-    number = real.containers(first)[0]["container_ports"][0]["outer_port"]
     with socket.socket() as somebody:
         somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        somebody.bind(("127.0.0.1", number + 1))
+        for _ in range(5):
+            first = real.run("tutum/hello-world", container_ports=[port])
+            number = real.containers(first)[0]["container_ports"][0]["outer_port"]
+            # A connection of another test may have this port at the moment.
+            with contextlib.suppress(OSError):
+                somebody.bind(("127.0.0.1", number + 1))
+                break
         somebody.listen()
         second = real.run("tutum/hello-world", container_ports=[port])
         shown = real.containers(second)[0]["container_ports"][0]

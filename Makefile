@@ -16,7 +16,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 IN_ENV := PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.engine/bin:$$PATH"
 # The tests mostly wait for processes; what a file's tests share is made once.
-PYTEST := $(PY) -m pytest -n 3 --dist loadfile
+PYTEST := $(PY) -m pytest -n 4 --dist loadfile
 # One stamp for each interpreter: another PYTHON makes another environment.
 READY := .venv/ready-$(subst /,_,$(PYTHON))
 

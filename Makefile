@@ -49,9 +49,8 @@ demo: setup engine  ## set up, then preview, deploy and destroy the example
 test: setup engine  ## all tests but the slow ones
 	$(IN_ENV) $(PYTEST) -m "not slow" $(ARGS)
 
-# In the order of tests/conftest.py: pytest-xdist would begin with the files that have most tests.
 test-slow: setup engine  ## only the slow tests
-	$(IN_ENV) $(PYTEST) --no-loadscope-reorder -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
+	$(IN_ENV) $(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 test-all: setup engine  ## all tests
 	$(IN_ENV) $(PYTEST) $(ARGS)

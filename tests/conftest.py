@@ -17,8 +17,6 @@ from tests.support.interrupts import accept_interrupts
 HERE = Path(__file__).parent
 # Not measurements: a hanging test must end. A folder that is not named here has what pyproject.toml says.
 TIMEOUTS = {"unit": 30, "engine": 300, "docker": 600}
-# Files whose slow tests take minutes. They come first: none of them is left when the other workers are done.
-LONGEST = ("test_walk.py", "test_swarm_moves.py", "test_with_engine.py")
 
 # Credentials, backends and contexts of the person who runs the tests must not reach them, nor their children.
 for variable in list(os.environ):
@@ -45,13 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def rank(item: pytest.Item) -> tuple[bool, ...]:
-    """Quick ones first, so that a failure is seen early. Slow ones last, and of these the longest first."""
-    slow, docker, engine = (
-        item.get_closest_marker(name) is not None for name in ("slow", "docker", "engine")
-    )
-    if slow:
-        return (slow, item.path.name not in LONGEST, not docker, not engine)
-    return (slow, docker, engine, "unit" not in item.path.parts)
+    """Unit tests come first, then those without an engine, then by what they need; slow ones last."""
+    marked = (item.get_closest_marker(name) is not None for name in ("slow", "docker", "engine"))
+    return (*marked, "unit" not in item.path.parts)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

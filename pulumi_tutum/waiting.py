@@ -662,7 +662,7 @@ def _failing(containers: Sequence[Mapping[str, Any]], said: str) -> list[Mapping
         state, code, reason = (container.get(key) for key in ("state", "exit_code", "exit_code_msg"))
         never_ran = code is None and isinstance(reason, str) and bool(reason.strip())
         if state == lifecycle.RUNNING:
-            if container.get("healthy") is False or container.get("health_detail"):
+            if _is_unhealthy(container):
                 unhealthy.append(container)
         elif state in lifecycle.ENDING:
             if code or (never_ran and str(reason) not in said):
@@ -678,8 +678,14 @@ def _has_check(service: Mapping[str, Any]) -> bool:
     return isinstance(check, Mapping) and not check.get("disabled")
 
 
+def _is_unhealthy(container: Mapping[str, Any]) -> bool:
+    """Whether a container runs and its health check has failed."""
+    has_failed = container.get("healthy") is False or bool(container.get("health_detail"))
+    return has_failed and container.get("state") == lifecycle.RUNNING
+
+
 def _is_unprobed(container: Mapping[str, Any]) -> bool:
-    """Whether a container runs, and nothing is known of its health."""
+    """Whether a container runs and its health is not known yet."""
     is_unknown = container.get("healthy") is None and not container.get("health_detail")
     return is_unknown and container.get("state") == lifecycle.RUNNING
 
@@ -726,8 +732,8 @@ def _sentence(container: Mapping[str, Any], *, is_checked: bool) -> str:
     if isinstance(code, int):
         parts.append(f"exit code {code}")
     text = ", ".join(parts)
-    detail = container.get("health_detail")
-    if container.get("state") == lifecycle.RUNNING and (detail or container.get("healthy") is False):
+    if _is_unhealthy(container):
+        detail = container.get("health_detail")
         text += ", not healthy" + (f": {detail}" if isinstance(detail, str) and detail else "")
     elif is_checked and _is_unprobed(container):
         text += ", its health check has not passed yet"

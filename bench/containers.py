@@ -129,7 +129,7 @@ _PULUMI_SERVICE = {
 
 @dataclass(frozen=True)
 class _Goals:
-    """What a ratio to pulumi-docker should be at most. None: there is no goal."""
+    """The highest ratios to pulumi-docker that are wanted. None means that there is no goal."""
 
     up: float | None = None
     destroy: float | None = None
@@ -207,7 +207,7 @@ def _peer_on_docker(run: Run, pulumi_docker: _PulumiDocker | None) -> Iterator[L
                 if pulumi_docker:
                     theirs = pulumi_docker.contestant("Container", _PULUMI_DOCKER, engine.url)
                     yield from contest.lines(ours, theirs, pulumi_docker.what, goals, note=_KILLS)
-                # Without goals: the stand-in does less than any provider that is used.
+                # The stand-in has no goals: it does less than any provider in use.
                 theirs = _Contestant(stand_in, _DOCKER_PY, host)
                 yield from contest.lines(ours, theirs, _STAND_IN, _Goals(), note=_KILLS)
 
@@ -219,7 +219,7 @@ def _peer_on_swarm(run: Run, pulumi_docker: _PulumiDocker) -> Iterator[Line]:
         data = run.folder / "peer-swarm"
         with Server(backend="swarm", node=[url], data=data, log_level="warning") as server:
             ours = _Contestant(SERVICES, DECLARED, server.environment)
-            # Its preview shows what the swarm has added to the task as a change. Its destroy does not wait.
+            # Its preview calls what the swarm has added to the task a change. Its destroy does not wait.
             theirs = pulumi_docker.contestant("Service", _PULUMI_SERVICE, url, settles=False)
             what = f"{pulumi_docker.what}, on a swarm, until it has converged"
             contest = _Contest(run, cluster.node_urls, 10)
@@ -268,7 +268,7 @@ class _Contest:
             expected = ["--expect-no-changes"] if contestant.settles else []
             preview = seconds(lambda: pulumi(made, "preview", *expected))
             destroy = seconds(lambda: pulumi(made, "destroy", "--yes", "--skip-preview"))
-            # The nodes of a swarm remove a moment later what has ended.
+            # A node of a swarm removes an ended container a moment later.
             left = ["--all"] if len(self.urls) == 1 else []
             if contestant.settles and self._containers(*left):
                 raise RuntimeError("containers are left")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-#: What one sample is: most often a figure, else several that are taken together.
+#: A sample is a figure, or several figures of one run.
 _Sample = TypeVar("_Sample")
 
 

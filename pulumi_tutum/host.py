@@ -409,9 +409,9 @@ def _of_the_program(frames: Sequence[Any], ours: str, around: tuple[str, ...]) -
     """The frames of a stack trace that are the user's, the innermost first.
 
     Args:
-        frames: those of the trace. A frame of Python itself may have no position.
-        ours: how the URIs of this package's files begin.
-        around: how the URIs of the files that run a program begin.
+        frames: the frames of the trace. A frame of Python itself may have no position.
+        ours: the beginning of the URIs of this package's files.
+        around: the beginnings of the URIs of the files that run a program.
 
     Returns:
         All frames for a resource of another package, and where no frame is the user's.

@@ -1,8 +1,8 @@
 // pulumi-docker's code for containers: the Terraform provider for Docker on Pulumi's bridge for such providers.
 //
-// pulumi-docker's own module names folders of its repository, so that it cannot be built outside of it. Of its
-// resources this plugin has containers and services of a swarm only, and it has no schema, against which
-// pulumi-docker checks types: so it has a little less to do.
+// pulumi-docker's own module names folders of its repository, so that it cannot be built outside of it. This plugin
+// has two of its resources: containers, and services of a swarm. It has no schema. So it has a little less to do
+// than pulumi-docker, which checks types against its schema.
 package main
 
 import (

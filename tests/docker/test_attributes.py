@@ -189,7 +189,7 @@ def test_a_dynamic_port_that_somebody_else_has_is_not_taken(real: Real) -> None:
         for _ in range(5):
             first = real.run("tutum/hello-world", container_ports=[port])
             number = real.containers(first)[0]["container_ports"][0]["outer_port"]
-            # A connection of another test may have this port at the moment.
+            # A connection of another test may use that port now.
             with contextlib.suppress(OSError):
                 somebody.bind(("127.0.0.1", number + 1))
                 break

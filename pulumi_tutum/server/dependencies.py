@@ -103,7 +103,7 @@ class Dependencies:
         if service.state != REDEPLOYING:
             # Links are waited for when the containers are made: until then, images can be pulled.
             return self._obstacle(service, sources, urgent=False)
-        staying = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
+        staying = self.records.staying_of(service.uuid)
         if missing and len(staying) < service.goal:
             # Their predecessors have been removed.
             homeless = any(self._homeless(service, ordinal, node) for ordinal, node in missing)

@@ -57,8 +57,8 @@ class World:
         """The nodes as placement sees them now."""
         records = self.records
         mine: dict[str, int] = {}
-        for c in records.containers_of(service.uuid):
-            if c.wanted != "gone" and (c.active or c.wanted == "running"):
+        for c in records.staying_of(service.uuid):
+            if c.active or c.wanted == "running":
                 mine[c.node] = mine.get(c.node, 0) + 1
         return [
             NodeLoad(
@@ -199,7 +199,7 @@ class World:
         for volume in self._kept(service, ordinal) if keeps_own else ():
             pinned = {volume.node} if pinned is None else pinned & {volume.node}
         for source in volume_sources(service.definition):
-            nodes = {c.node for c in self.records.containers_of(source) if c.wanted != "gone" and c.spec}
+            nodes = {c.node for c in self.records.staying_of(source) if c.spec}
             if not nodes:
                 name = self.records.services[source].name if source in self.records.services else source
                 raise NoNode(f"volumes_from: service {name} has no containers")
@@ -418,11 +418,7 @@ class World:
         """The mounts of the container of another service whose volumes this one gets: on its node, same
         ordinal first.
         """
-        there = [
-            c
-            for c in self.records.containers_of(source)
-            if c.node == container.node and c.spec and c.wanted != "gone"
-        ]
+        there = [c for c in self.records.staying_of(source) if c.node == container.node and c.spec]
         there.sort(key=lambda c: (c.ordinal != container.ordinal, c.ordinal))
         return there[0].spec.volumes if there and there[0].spec else ()
 
@@ -449,8 +445,8 @@ class World:
             before: only those with a smaller ordinal.
         """
         out = []
-        for c in self.records.containers_of(service.uuid):
-            if c.spec is None or c.wanted == "gone" or (before is not None and c.ordinal >= before):
+        for c in self.records.staying_of(service.uuid):
+            if c.spec is None or (before is not None and c.ordinal >= before):
                 continue
             host = "" if c.spec.network == "host" else c.address if self.overlay else f"{name}-{c.ordinal}"
             ports = tuple(dict.fromkeys((p.protocol, p.inner_port) for p in c.spec.ports))

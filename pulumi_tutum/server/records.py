@@ -145,6 +145,10 @@ class Records:
         """Containers of a service that are not terminated, in ordinal order."""
         return sorted(self._of_service.get(service, {}).values(), key=lambda c: (c.ordinal, c.seq))
 
+    def staying_of(self, service: str) -> list[Container]:
+        """Containers of a service that are neither terminated nor being removed, in ordinal order."""
+        return [c for c in self.containers_of(service) if c.wanted != "gone"]
+
     def stack_name(self, service: Service) -> str:
         return self.stacks[service.stack].name if service.stack in self.stacks else ""
 

@@ -571,7 +571,7 @@ class Services:
         Args:
             finished: ordinals (EVERY_NODE: nodes) whose containers need not be there any more.
         """
-        staying = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
+        staying = self.records.staying_of(service.uuid)
         if service.every_node:
             filled = {*(c.node for c in staying), *finished}
             return any(node.uuid not in filled for node in self.core.world.candidates(service))

@@ -87,11 +87,11 @@ class Settling:
 
     def state_of(self, service: Service) -> str:
         """The stable state that follows from the containers there are."""
-        live = [c for c in self.records.containers_of(service.uuid) if c.wanted != "gone"]
-        alive = [c for c in live if c.active]
+        staying = self.records.staying_of(service.uuid)
+        alive = [c for c in staying if c.active]
         monitor = service.monitor_seconds
         well = [c for c in alive if uptime.is_well(c, monitor)]
-        return settled_state(len(well), len(alive) - len(well), len(live) - len(alive), service.goal)
+        return settled_state(len(well), len(alive) - len(well), len(staying) - len(alive), service.goal)
 
     def awaited_node(self, container: Container) -> Node | None:
         """The node that a container has to wait for, because it does not answer."""

@@ -14,6 +14,7 @@ if VERSION_LINE is None:
     raise RuntimeError("pulumi_tutum/__init__.py has no __version__")
 
 SERVER = [
+    "anyio>=4.4",
     "starlette>=0.40",
     "uvicorn>=0.45",
     "httptools>=0.6.1",

@@ -8,8 +8,12 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from anyio import fail_after
+
+T = TypeVar("T")
 
 
 class Timer(Protocol):
@@ -94,3 +98,16 @@ async def sleep(clock: Clock, seconds: float) -> None:
         await future
     finally:
         timer.cancel()
+
+
+async def at_most(seconds: float | None, work: Awaitable[T]) -> T:
+    """The result of `work`, for which no longer than `seconds` are waited; None: as long as it takes.
+
+    This is not `asyncio.wait_for`: before Python 3.12 that loses a cancellation that comes together with the
+    result, and a task that was to end goes on.
+
+    Raises:
+        TimeoutError: it took longer. `work` is cancelled then.
+    """
+    with fail_after(seconds):
+        return await work

@@ -8,7 +8,6 @@ engine that does not answer holds up the removal for at most `SECONDS`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 
 from ..errors import BackendError
 from .backends import EXITED, RESTARTING, Backend, LogLine
+from .clock import at_most
 from .model import Container, ContainerOutput
 from .records import Change, Records
 
@@ -44,8 +44,8 @@ class KeptOutput:
             return
         tail = _Tail()
         try:
-            await asyncio.wait_for(self._read(container.uuid, tail), SECONDS)
-        except (BackendError, asyncio.TimeoutError) as error:
+            await at_most(SECONDS, self._read(container.uuid, tail))
+        except (BackendError, TimeoutError) as error:
             extra = {"container": container.name, "error": str(error) or f"no answer in {SECONDS:g} seconds"}
             log.warning("cannot read all of the output of a container", extra=extra)
         except Exception:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import BackendError
 from ..lifecycle import TERMINATED
 from .backends import LogLine
+from .clock import at_most
 from .core import Core
 from .model import Action, Container
 
@@ -135,8 +136,8 @@ class _Merged:
         ended = False
         while behind:
             try:
-                item = await asyncio.wait_for(self._queue.get(), _PATIENCE if self._follow else None)
-            except asyncio.TimeoutError:
+                item = await at_most(_PATIENCE if self._follow else None, self._queue.get())
+            except TimeoutError:
                 break
             if item is None:
                 ended = True

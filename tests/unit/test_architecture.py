@@ -26,6 +26,7 @@ HOMES = {
     "websocket": {"stream"},
     "click": {"cli"},
     "rich": {"cli"},
+    "anyio": {"server.clock"},
     "starlette": {"server.http", "server.streams"},
     "uvicorn": {"server.app", "server.limits"},
     "uvloop": {"server.app"},

@@ -52,6 +52,7 @@ import requests
 from docker.utils import parse_repository_tag
 
 from ...errors import BackendError, ConfigError, Problem
+from ..clock import at_most
 from . import ContainerSpec, ImageInfo, LogLine
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -547,8 +548,8 @@ class Engine:
 
         while not self._lost.is_set():
             try:
-                await asyncio.wait_for(self._lost.wait(), _PING_EVERY)
-            except asyncio.TimeoutError:
+                await at_most(_PING_EVERY, self._lost.wait())
+            except TimeoutError:
                 await self.call(ping)
 
     # -- calls

@@ -40,6 +40,7 @@ from typing import Any, ClassVar, TypeVar
 import docker
 
 from ...errors import BackendError, ConfigError, Problem
+from ..clock import at_most
 from ..model import uuid_for
 from . import (
     CREATED,
@@ -334,8 +335,8 @@ class SwarmBackend:
         self._watcher = None
         if self._ephemeral and self._manager() is not None and self._seen_at:
             try:
-                await asyncio.wait_for(self._remove_all(), _TIDYING + self._stop_seconds)
-            except (BackendError, docker.errors.NotFound, asyncio.TimeoutError) as error:
+                await at_most(_TIDYING + self._stop_seconds, self._remove_all())
+            except (BackendError, docker.errors.NotFound, TimeoutError) as error:
                 log.warning("cannot tidy up the swarm", extra={"error": str(error)})
         for task in self._tasks:
             task.cancel()
@@ -563,8 +564,8 @@ class SwarmBackend:
             await asyncio.sleep(max(_BUSY, 3 * took))
             while (left := self._due_at - loop.time()) > 0:
                 self._wake.clear()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), left)
+                with contextlib.suppress(TimeoutError):
+                    await at_most(left, self._wake.wait())
 
     async def _follow_nodes(self) -> None:
         """List the nodes when a manager has told of one; most of what it tells changes nothing here."""
@@ -621,8 +622,8 @@ class SwarmBackend:
         try:
             while self._seen_at <= wanted:
                 looked = self._looked
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(looked.wait(), 1.0)
+                with contextlib.suppress(TimeoutError):
+                    await at_most(1.0, looked.wait())
         finally:
             self._wanted.remove(wanted)
 
@@ -1428,8 +1429,8 @@ class SwarmBackend:
                 verdict.status == RUNNING and await self._lasts(container)
             ):
                 return container.seen
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), 0.5)
+            with contextlib.suppress(TimeoutError):
+                await at_most(0.5, news.wait())
 
     def _has_trouble(self, container: _Container) -> bool:
         """Whether a container is bound to a node that cannot run it now."""
@@ -1743,8 +1744,8 @@ class SwarmBackend:
                 return
             if again or all(t["ID"] in done or not self._readable(t) for t in container.tasks):
                 news = container.news
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(news.wait(), 1.0)
+                with contextlib.suppress(TimeoutError):
+                    await at_most(1.0, news.wait())
 
     def _readable(self, task: Task) -> bool:
         """Whether there is a container whose lines can be had."""
@@ -1789,8 +1790,8 @@ class SwarmBackend:
     async def _end_of(self, container: _Container, task: str) -> None:
         while not self._has_ended(container, task) and self._is_readable(container, task):
             news = container.news
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), 1.0)
+            with contextlib.suppress(TimeoutError):
+                await at_most(1.0, news.wait())
 
     async def exec(self, uuid: str, command: Sequence[str], *, tty: bool = False) -> ExecSession:
         container = self._of(uuid)

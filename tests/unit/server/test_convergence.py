@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from pulumi_tutum.errors import BackendError, BadRequest
-from pulumi_tutum.server.backends import ImageInfo
+from pulumi_tutum.server.backends import ImageInfo, Observed
 from pulumi_tutum.server.backends.simulated import SimulatedBackend
-from pulumi_tutum.server.clock import ManualClock
+from pulumi_tutum.server.clock import ManualClock, sleep
 from tests.unit.server.plane import REQUEST, Plane, quiet, run
 
 
@@ -82,6 +82,27 @@ def test_a_backend_that_does_not_answer_holds_no_service_for_ever() -> None:
             backend.stuck = False
             await plane.advance(10)
             assert plane.state(uuid) == "Running"
+
+    run(test)
+
+
+def test_nothing_goes_on_after_the_control_plane_has_closed() -> None:
+    class Silent(SimulatedBackend):
+        async def start(self, uuid: str) -> Observed:
+            try:
+                await sleep(self._clock, 1000)
+            finally:
+                for _ in range(10):  # it takes a while to end the call
+                    await asyncio.sleep(0)
+            return await super().start(uuid)
+
+    async def test() -> None:
+        clock = ManualClock()
+        async with Plane(backend=Silent(1, clock=clock), clock=clock) as plane:
+            await plane.act(await plane.create(target_num_containers=3), "start")
+            await plane.advance(1)
+            await plane.control.close()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(test)
 

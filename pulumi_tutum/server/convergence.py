@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 
 from ..errors import BackendError, ServerError
-from ..lifecycle import TERMINATED, TRANSITIONAL
+from ..lifecycle import STABLE, TERMINATED, TRANSITIONAL
 from . import backends
 from .backends import Backend, Observed
 from .clock import Clock, sleep
@@ -54,18 +54,19 @@ class Convergence(Settling):
         """Look at a service: something about it, or what is wanted of it, has changed."""
         if self._closed:
             return
+        service = self.records.services.get(uuid)
+        if service is not None and service.state in STABLE:
+            # Before anybody can ask: the state must not be older than what the containers show.
+            self.rest(service)
         run = self.runs.get(uuid)
         if run is not None:
             run.wake.set()
             return
-        service = self.records.services.get(uuid)
         if service is None or service.state == TERMINATED:
             return
         if service.state in TRANSITIONAL or any(c.wanted for c in self.records.containers_of(uuid)):
             run = self.runs[uuid] = Transition(self, service, functools.partial(self._over, uuid))
             run.task = asyncio.get_running_loop().create_task(run.run(), name=f"converge {uuid}")
-        else:
-            self.rest(service)
 
     def look_again(self) -> None:
         """Nodes have changed: what waits for one looks at them."""

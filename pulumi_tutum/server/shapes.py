@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import NotFound
-from ..lifecycle import TERMINATED
+from ..lifecycle import STABLE, TERMINATED
 from . import environment, model
 from .backends import ImageInfo
 from .deployment import World
@@ -70,7 +70,9 @@ class Shapes:
     # -- services
 
     def service(self, s: Service, listed: bool = False) -> dict[str, Any]:
-        containers = self.records.containers_of(s.uuid)
+        # At rest, what is being removed is no part of the service any more: its state and its counts agree.
+        at_rest = s.state in STABLE
+        containers = self.records.staying_of(s.uuid) if at_rest else self.records.containers_of(s.uuid)
         stack = self.records.stack_name(s)
         running = sum(c.steady for c in containers)
         image = s.definition["image"]

@@ -45,6 +45,7 @@ from ..lifecycle import (
     REDEPLOYING,
     RUNNING,
     SCALING,
+    STABLE,
     STARTING,
     STOPPED,
     STOPPING,
@@ -544,6 +545,9 @@ class Transition:
                     break
                 except ServerError:
                     await sleep(self.settling.clock, RETRY_SECONDS)
+            if self.service.state in STABLE:
+                # Before anybody can ask, as in `Convergence.kick`.
+                self.settling.rest(self.service)
 
         self._launch(c.uuid, operate)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -159,6 +160,90 @@ def test_autodestroy(policy: str, code: int, left: str) -> None:
             assert plane.get(uuid)["current_num_containers"] == (1 if left == "Stopped" else 0)
 
     run(test)
+
+
+class SlowToRemove(SimulatedBackend):
+    async def remove(self, uuid: str, *, volumes: Sequence[str] = ()) -> None:
+        await sleep(self._clock, 5)
+        await super().remove(uuid, volumes=volumes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "policy", "left"),
+    [
+        ((0,), "ON_SUCCESS", ("Not running", 0, 0)),
+        ((3,), "ALWAYS", ("Not running", 0, 0)),
+        ((0, 0), "ON_SUCCESS", ("Not running", 0, 0)),
+        ((3, 0), "ON_SUCCESS", ("Stopped", 1, 1)),
+        ((0, None), "ON_SUCCESS", ("Partly running", 1, 0)),
+    ],
+)
+def test_what_autodestroy_removes_counts_no_more(
+    codes: tuple[int | None, ...], policy: str, left: tuple[str, int, int]
+) -> None:
+    async def test() -> None:
+        clock = ManualClock()
+        backend = SlowToRemove(1, container_start_seconds=1, clock=clock)
+        async with Plane(backend=backend, clock=clock) as plane:
+            uuid = await plane.up(autodestroy=policy, target_num_containers=len(codes))
+            made = [c["uuid"] for c in plane.containers(uuid)]
+            for container, code in zip(made, codes, strict=True):
+                if code is not None:
+                    backend.exit(container, code)
+            # Whoever asks now must see what is left, whether it has been removed or not.
+            assert looks(plane, uuid) == left
+            assert "Terminating" in {c["state"] for c in plane.control.listing("container")}
+            await plane.advance(4)
+            assert "Terminating" in {c["state"] for c in plane.control.listing("container")}
+            before = plane.get(uuid)
+            assert looks(plane, uuid) == left
+            await plane.advance(2)
+            assert "Terminating" not in {c["state"] for c in plane.control.listing("container")}
+            assert plane.get(uuid) == before
+
+    run(test)
+
+
+@pytest.mark.parametrize("verb", ["", "stop"])
+def test_a_container_that_is_terminated_counts_no_more(verb: str) -> None:
+    async def test() -> None:
+        clock = ManualClock()
+        backend = SlowToRemove(1, container_start_seconds=1, clock=clock)
+        async with Plane(backend=backend, clock=clock) as plane:
+            uuid = await plane.up()
+            if verb:
+                await plane.act(uuid, verb)
+                await plane.advance(1)
+            await plane.control.terminate("container", plane.containers(uuid)[0]["uuid"], REQUEST)
+            assert looks(plane, uuid) == ("Not running", 0, 0)
+            await plane.act(uuid, "start")
+            await plane.advance(10)
+            assert looks(plane, uuid) == ("Running", 1, 0)
+
+    run(test)
+
+
+def test_a_container_that_is_started_counts_at_once() -> None:
+    async def test() -> None:
+        async with Plane(start_seconds=0) as plane:
+            uuid = await plane.up()
+            await plane.act(uuid, "stop")
+            await plane.advance(1)
+            await plane.control.act("container", plane.containers(uuid)[0]["uuid"], "start", REQUEST)
+            seen = set()
+            for _ in range(20):
+                seen.add((plane.state(uuid), plane.get(uuid)["running_num_containers"]))
+                await asyncio.sleep(0)
+            assert seen == {("Stopped", 0), ("Running", 1)}
+
+    run(test)
+
+
+def looks(plane: Plane, uuid: str) -> tuple[str, int, int]:
+    """A service's state, its containers, and those that have stopped."""
+    service = plane.get(uuid)
+    assert len(service["containers"]) == service["current_num_containers"]
+    return service["state"], service["current_num_containers"], service["stopped_num_containers"]
 
 
 def test_stop_with_autodestroy_always_leaves_nothing() -> None:

@@ -25,7 +25,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pulumi_tutum.errors import ApiError, BackendError, BadRequest, Conflict, ServerError
-from pulumi_tutum.lifecycle import ACTIONS, STABLE, TERMINATED, TERMINATING, permitted
+from pulumi_tutum.lifecycle import (
+    ACTIONS,
+    NOT_RUNNING,
+    PARTLY_RUNNING,
+    RUNNING,
+    STABLE,
+    STOPPED,
+    TERMINATED,
+    TERMINATING,
+    permitted,
+)
 from pulumi_tutum.server.backends import ContainerSpec, ImageInfo, Observed
 from pulumi_tutum.server.backends.simulated import SimulatedBackend
 from pulumi_tutum.server.clock import ManualClock
@@ -42,6 +52,15 @@ ENVIRONMENTS: list[dict[str, str]] = [
     {"SIMULATE_STOP_SECONDS": "3"},
     {"SIMULATE_UNHEALTHY": "1", "SIMULATE_ONLY": "2"},
 ]
+
+
+#: What the numbers of running and of all containers may be in a state.
+COUNTS: dict[str, Callable[[int, int], bool]] = {
+    RUNNING: lambda running, current: 0 < running == current,
+    PARTLY_RUNNING: lambda running, current: current > 0,
+    STOPPED: lambda running, current: running == 0 < current,
+    NOT_RUNNING: lambda running, current: running == current == 0,
+}
 
 
 class FailingBackend(SimulatedBackend):
@@ -137,10 +156,19 @@ class Machine(RuleBasedStateMachine):
         health=st.booleans(),
         monitor=st.sampled_from([None, 3, 40]),
         autorestart=st.sampled_from(["OFF", "OFF", "ON_FAILURE", "ALWAYS"]),
+        then=st.sampled_from([None, 0.0, 3.0]),
     )
     def create(
-        self, count: int, port: int | None, health: bool, image: str, env: dict[str, str], **more: Any
+        self,
+        count: int,
+        port: int | None,
+        health: bool,
+        image: str,
+        env: dict[str, str],
+        then: float | None,
+        **more: Any,
     ) -> None:
+        """`then`: seconds after which the next step follows the start; None: it is not started."""
         if len(self.known) - len(self.terminated) >= 4:
             return
         more["deployment_strategy"] = more.pop("strategy")
@@ -161,6 +189,9 @@ class Machine(RuleBasedStateMachine):
             assert self.store.failing
             return
         self.known[uuid] = {"name": body["name"], "sequential_deployment": more["sequential_deployment"]}
+        if then is not None:
+            self.act(len(self.known) - len(self.terminated) - 1, "start")
+            self.advance(then)
 
     def some(self, pick: int) -> str | None:
         living = [u for u in self.known if u not in self.terminated]
@@ -306,6 +337,8 @@ class Machine(RuleBasedStateMachine):
             assert detail["running_num_containers"] + detail["stopped_num_containers"] <= len(containers)
             if detail["state"] == TERMINATED:
                 assert not containers
+            if not self.store.failing and detail["state"] in COUNTS:
+                assert COUNTS[detail["state"]](detail["running_num_containers"], len(containers)), detail
 
     def teardown(self) -> None:
         try:
@@ -320,11 +353,18 @@ class Machine(RuleBasedStateMachine):
     def come_to_an_end(self) -> None:
         self.backend.trouble = 0
         self.store.failing = False
-        self.run(self.plane.advance(1000))
+        self.come_to_rest()
         self.settled()
         self.crash()
-        self.run(self.plane.advance(1000))
+        self.come_to_rest()
         self.settled()
+
+    def come_to_rest(self) -> None:
+        self.run(self.plane.advance(1000))
+        # What a service is owed is tried again for ever, also where it cannot succeed. But each try ends.
+        for _ in range(60):
+            if self.plane.control.core.convergence.runs:
+                self.run(self.plane.advance(1))
 
     def settled(self) -> None:
         records = self.plane.control.records

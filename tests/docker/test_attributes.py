@@ -426,7 +426,16 @@ def test_autorestart(real: Real) -> None:
 def test_autodestroy(real: Real) -> None:
     job = real.create(run_command="sh -c 'sleep 0.5; exit 0'", autodestroy="ON_SUCCESS")
     real.act(job, "start")
-    until(lambda: real.containers(job) == [] and real.inside(job) == [], "the job is done and gone")
+    seen: set[tuple[str, int]] = set()
+
+    def is_done() -> bool:
+        service = real.get(job["uuid"])
+        seen.add((service["state"], service["current_num_containers"]))
+        return bool(service["state"] == "Not running")
+
+    until(is_done, "the job is done")
+    assert seen <= {("Starting", 0), ("Starting", 1), ("Running", 1), ("Not running", 0)}
+    until(lambda: real.inside(job) == [], "its container is gone")
     fails = real.create(run_command="sh -c 'sleep 0.5; exit 7'", autodestroy="ON_SUCCESS")
     real.act(fails, "start")
     real.wait(fails, "Stopped")

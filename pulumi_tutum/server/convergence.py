@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 
 from ..errors import BackendError, ServerError
-from ..lifecycle import STABLE, TERMINATED, TRANSITIONAL
+from ..lifecycle import TERMINATED, TRANSITIONAL
 from . import backends
 from .backends import Backend, Observed
 from .clock import Clock, sleep
@@ -55,8 +55,8 @@ class Convergence(Settling):
         if self._closed:
             return
         service = self.records.services.get(uuid)
-        if service is not None and service.state in STABLE:
-            # Before anybody can ask: the state must not be older than what the containers show.
+        if service is not None:
+            # The next request must find a state that agrees with the containers.
             self.rest(service)
         run = self.runs.get(uuid)
         if run is not None:

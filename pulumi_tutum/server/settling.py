@@ -43,7 +43,9 @@ class Settling:
         self._later: set[str] = set()
 
     def rest(self, service: Service) -> None:
-        """Give a service at rest the state that its containers give it."""
+        """Give a service the state that follows from its containers. One on its way is left as it is."""
+        if service.state not in STABLE:
+            return
         try:
             self._leave_crash_loops(service)
             state = self.state_of(service)
@@ -80,8 +82,7 @@ class Settling:
 
         def look() -> None:
             self._later.discard(service.uuid)
-            if service.state in STABLE:
-                self.rest(service)
+            self.rest(service)
 
         self.clock.call_later(seconds, look)
 

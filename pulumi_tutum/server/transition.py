@@ -45,7 +45,6 @@ from ..lifecycle import (
     REDEPLOYING,
     RUNNING,
     SCALING,
-    STABLE,
     STARTING,
     STOPPED,
     STOPPING,
@@ -304,8 +303,7 @@ class Transition:
         for c in live:
             if c.uuid not in self.ops:
                 self._carry_out(c)
-        if service.state not in TRANSITIONAL:
-            self.settling.rest(service)
+        self.settling.rest(service)
         if self._expiries > 1:
             self._come_to_rest()
             return True
@@ -545,9 +543,8 @@ class Transition:
                     break
                 except ServerError:
                     await sleep(self.settling.clock, RETRY_SECONDS)
-            if self.service.state in STABLE:
-                # Before anybody can ask, as in `Convergence.kick`.
-                self.settling.rest(self.service)
+            # As in `Convergence.kick`: the next request must find a state that agrees with the containers.
+            self.settling.rest(self.service)
 
         self._launch(c.uuid, operate)
 

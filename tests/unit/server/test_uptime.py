@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pulumi_tutum.server.store import SqliteStore
-from tests.unit.server.plane import Plane, run
+from tests.unit.server.plane import FailingStore, Plane, run
 
 
 def envvars(**values: str) -> dict[str, str]:
@@ -278,6 +278,26 @@ def test_a_crash_loop_is_over_when_the_container_has_run_for_a_minute() -> None:
             assert plane.state(uuid) == "Running"
             (c,) = plane.containers(uuid)
             assert (c["state"], c["exit_code"], c["exit_code_msg"]) == ("Running", None, None)
+
+    run(test)
+
+
+def test_a_late_look_at_a_service_leaves_its_stop_alone(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = FailingStore(tmp_path)
+        async with Plane(store=store) as plane:
+            env = envvars(crashes="4", stop_seconds="5")
+            uuid, _ = await start(plane, 8, autorestart="ALWAYS", container_envvars=env)
+            assert plane.state(uuid) == "Partly running"
+            # The end of the crash loop cannot be stored, and is tried again a moment later.
+            store.failing = True
+            await plane.advance(63)
+            store.failing = False
+            await plane.act(uuid, "stop")
+            await plane.advance(2)
+            assert plane.state(uuid) == "Stopping"
+            await plane.advance(10)
+            assert plane.state(uuid) == "Stopped"
 
     run(test)
 

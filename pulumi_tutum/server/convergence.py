@@ -43,10 +43,12 @@ class Convergence(Settling):
         """Stop all tasks; what they were doing is in the records."""
         self._closed = True
         tasks = [run.task for run in self.runs.values() if run.task] + list(self._relinking.values())
-        tasks += [call for run in self.runs.values() for call in run.ops.values()]
+        calls = [call for run in self.runs.values() for call in run.ops.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Each transition has cancelled its calls.
+        await asyncio.gather(*calls, return_exceptions=True)
 
     # -- what changes from outside
 

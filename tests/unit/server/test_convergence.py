@@ -95,7 +95,10 @@ def test_nothing_goes_on_after_the_control_plane_has_closed() -> None:
             finally:
                 for _ in range(10):  # it takes a while to end the call
                     await asyncio.sleep(0)
+                ended.append(uuid)
             return await super().start(uuid)
+
+    ended: list[str] = []
 
     async def test() -> None:
         clock = ManualClock()
@@ -104,6 +107,7 @@ def test_nothing_goes_on_after_the_control_plane_has_closed() -> None:
             await plane.advance(1)
             await plane.control.close()
             assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert len(ended) == 3
 
     run(test)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from anyio import fail_after
+from anyio import fail_after, move_on_after
 
 T = TypeVar("T")
 
@@ -101,13 +101,23 @@ async def sleep(clock: Clock, seconds: float) -> None:
 
 
 async def at_most(seconds: float | None, work: Awaitable[T]) -> T:
-    """The result of `work`, for which no longer than `seconds` are waited; None: as long as it takes.
+    """Wait for `work`, but no longer than `seconds`, and return its result.
 
-    This is not `asyncio.wait_for`: before Python 3.12 that loses a cancellation that comes together with the
-    result, and a task that was to end goes on.
+    Use this in place of `asyncio.wait_for`. Before Python 3.12 `asyncio.wait_for` ignores a cancellation that
+    comes at the same moment as the result, and the cancelled task goes on.
+
+    Args:
+        seconds: None means no limit.
 
     Raises:
-        TimeoutError: it took longer. `work` is cancelled then.
+        TimeoutError: `work` took longer, and was cancelled.
     """
     with fail_after(seconds):
         return await work
+
+
+async def is_set_within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait until an event is set, but no longer than `seconds`; returns whether it is set."""
+    with move_on_after(seconds):
+        await event.wait()
+    return event.is_set()

@@ -26,7 +26,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..errors import ApiError, AuthError, BackendError, BadRequest, TutumError
-from .clock import at_most
+from .clock import is_set_within
 from .http import DEFAULT_TAIL, MAX_TAIL, Edge, Family, deny_handshake, query_pairs, run_of
 from .limits import TOGETHER
 
@@ -197,8 +197,7 @@ async def _serve(websocket: WebSocket, family: Family, opened: Opened) -> None:
         # that it is connected.
         await asyncio.sleep(0)
         if opened.announced:
-            with contextlib.suppress(TimeoutError):
-                await at_most(_PATIENCE, listening.wait())
+            await is_set_within(_PATIENCE, listening)
         await websocket.accept()
         connected.set()
         tasks.append(asyncio.ensure_future(_read(websocket, opened.on_text)))

@@ -42,7 +42,7 @@ import docker
 from docker.types import IPAMConfig, IPAMPool, Mount
 
 from ...errors import BackendError, ConfigError, Problem
-from ..clock import at_most
+from ..clock import is_set_within
 from ..model import uuid_for
 from . import (
     CREATED,
@@ -1103,8 +1103,7 @@ class DockerBackend:
             while not self._may_write(container):
                 if container.seen.status == GONE:
                     return
-                with contextlib.suppress(TimeoutError):
-                    await at_most(1.0, container.news.wait())
+                await is_set_within(1.0, container.news)
             # Ended while it seems to run: its end is about to be seen.
             await asyncio.sleep(0.05)
 

@@ -52,7 +52,7 @@ import requests
 from docker.utils import parse_repository_tag
 
 from ...errors import BackendError, ConfigError, Problem
-from ..clock import at_most
+from ..clock import is_set_within
 from . import ContainerSpec, ImageInfo, LogLine
 
 log = logging.getLogger("pulumi_tutum.server")
@@ -547,9 +547,7 @@ class Engine:
             client._result(client._get(client._url("/_ping"), timeout=_PING_SECONDS))
 
         while not self._lost.is_set():
-            try:
-                await at_most(_PING_EVERY, self._lost.wait())
-            except TimeoutError:
+            if not await is_set_within(_PING_EVERY, self._lost):
                 await self.call(ping)
 
     # -- calls

@@ -40,7 +40,7 @@ from typing import Any, ClassVar, TypeVar
 import docker
 
 from ...errors import BackendError, ConfigError, Problem
-from ..clock import at_most
+from ..clock import at_most, is_set_within
 from ..model import uuid_for
 from . import (
     CREATED,
@@ -564,8 +564,7 @@ class SwarmBackend:
             await asyncio.sleep(max(_BUSY, 3 * took))
             while (left := self._due_at - loop.time()) > 0:
                 self._wake.clear()
-                with contextlib.suppress(TimeoutError):
-                    await at_most(left, self._wake.wait())
+                await is_set_within(left, self._wake)
 
     async def _follow_nodes(self) -> None:
         """List the nodes when a manager has told of one; most of what it tells changes nothing here."""
@@ -622,8 +621,7 @@ class SwarmBackend:
         try:
             while self._seen_at <= wanted:
                 looked = self._looked
-                with contextlib.suppress(TimeoutError):
-                    await at_most(1.0, looked.wait())
+                await is_set_within(1.0, looked)
         finally:
             self._wanted.remove(wanted)
 
@@ -1429,8 +1427,7 @@ class SwarmBackend:
                 verdict.status == RUNNING and await self._lasts(container)
             ):
                 return container.seen
-            with contextlib.suppress(TimeoutError):
-                await at_most(0.5, news.wait())
+            await is_set_within(0.5, news)
 
     def _has_trouble(self, container: _Container) -> bool:
         """Whether a container is bound to a node that cannot run it now."""
@@ -1744,8 +1741,7 @@ class SwarmBackend:
                 return
             if again or all(t["ID"] in done or not self._readable(t) for t in container.tasks):
                 news = container.news
-                with contextlib.suppress(TimeoutError):
-                    await at_most(1.0, news.wait())
+                await is_set_within(1.0, news)
 
     def _readable(self, task: Task) -> bool:
         """Whether there is a container whose lines can be had."""
@@ -1790,8 +1786,7 @@ class SwarmBackend:
     async def _end_of(self, container: _Container, task: str) -> None:
         while not self._has_ended(container, task) and self._is_readable(container, task):
             news = container.news
-            with contextlib.suppress(TimeoutError):
-                await at_most(1.0, news.wait())
+            await is_set_within(1.0, news)
 
     async def exec(self, uuid: str, command: Sequence[str], *, tty: bool = False) -> ExecSession:
         container = self._of(uuid)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pulumi_tutum.server.clock import at_most
+from pulumi_tutum.server.clock import at_most, is_set_within
 from tests.unit.server.plane import run
 
 
@@ -22,14 +23,29 @@ def test_the_result_or_the_end_of_the_time() -> None:
     run(test)
 
 
+def test_an_event_or_the_end_of_the_time() -> None:
+    async def test() -> None:
+        event = asyncio.Event()
+        assert await is_set_within(0.01, event) is False
+        event.set()
+        assert await is_set_within(10, event) is True
+
+    run(test)
+
+
 @pytest.mark.parametrize("steps", range(6))
-def test_a_cancellation_is_not_lost_when_the_result_comes_with_it(steps: int) -> None:
-    # `asyncio.wait_for` gives the result instead before Python 3.12.
+@pytest.mark.parametrize(
+    "waits", [lambda event: at_most(10, event.wait()), lambda event: is_set_within(10, event)]
+)
+def test_a_cancellation_counts_also_at_the_moment_of_the_result(
+    waits: Callable[[asyncio.Event], Awaitable[bool]], steps: int
+) -> None:
+    # Before Python 3.12 `asyncio.wait_for` returns the result.
     async def test() -> None:
         event, goes_on = asyncio.Event(), asyncio.Event()
 
         async def wait() -> None:
-            await at_most(10, event.wait())
+            await waits(event)
             goes_on.set()
             await asyncio.sleep(10)
 

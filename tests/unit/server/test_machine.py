@@ -54,7 +54,7 @@ ENVIRONMENTS: list[dict[str, str]] = [
 ]
 
 
-#: What the numbers of running and of all containers may be in a state.
+#: For each state: whether a number of running containers and a number of all containers agree with it.
 COUNTS: dict[str, Callable[[int, int], bool]] = {
     RUNNING: lambda running, current: 0 < running == current,
     PARTLY_RUNNING: lambda running, current: current > 0,
@@ -168,7 +168,11 @@ class Machine(RuleBasedStateMachine):
         then: float | None,
         **more: Any,
     ) -> None:
-        """`then`: seconds after which the next step follows the start; None: it is not started."""
+        """Create a service.
+
+        Args:
+            then: the walk starts the service, and waits so many seconds. None: the service is not started.
+        """
         if len(self.known) - len(self.terminated) >= 4:
             return
         more["deployment_strategy"] = more.pop("strategy")
@@ -190,7 +194,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.known[uuid] = {"name": body["name"], "sequential_deployment": more["sequential_deployment"]}
         if then is not None:
-            self.act(len(self.known) - len(self.terminated) - 1, "start")
+            self.act(-1, "start")
             self.advance(then)
 
     def some(self, pick: int) -> str | None:
@@ -361,10 +365,11 @@ class Machine(RuleBasedStateMachine):
 
     def come_to_rest(self) -> None:
         self.run(self.plane.advance(1000))
-        # What a service is owed is tried again for ever, also where it cannot succeed. But each try ends.
+        # The control plane tries again to start a container that a service is owed. Each try ends.
         for _ in range(60):
-            if self.plane.control.core.convergence.runs:
-                self.run(self.plane.advance(1))
+            if not self.plane.control.core.convergence.runs:
+                return
+            self.run(self.plane.advance(1))
 
     def settled(self) -> None:
         records = self.plane.control.records

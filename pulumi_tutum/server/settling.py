@@ -43,7 +43,7 @@ class Settling:
         self._later: set[str] = set()
 
     def rest(self, service: Service) -> None:
-        """Give a service the state that follows from its containers. One on its way is left as it is."""
+        """Give a service the state that follows from its containers, unless it is in a transitional state."""
         if service.state not in STABLE:
             return
         try:

@@ -70,7 +70,7 @@ class Shapes:
     # -- services
 
     def service(self, s: Service, listed: bool = False) -> dict[str, Any]:
-        # At rest, what is being removed is no part of the service any more: its state and its counts agree.
+        # A service at rest does not count a container that is being removed: counts and state agree.
         at_rest = s.state in STABLE
         containers = self.records.staying_of(s.uuid) if at_rest else self.records.containers_of(s.uuid)
         stack = self.records.stack_name(s)

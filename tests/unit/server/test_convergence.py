@@ -93,7 +93,7 @@ def test_nothing_goes_on_after_the_control_plane_has_closed() -> None:
             try:
                 await sleep(self._clock, 1000)
             finally:
-                for _ in range(10):  # it takes a while to end the call
+                for _ in range(10):  # the call takes a while to end
                     await asyncio.sleep(0)
                 ended.append(uuid)
             return await super().start(uuid)
@@ -194,7 +194,7 @@ def test_what_autodestroy_removes_counts_no_more(
             for container, code in zip(made, codes, strict=True):
                 if code is not None:
                     backend.exit(container, code)
-            # Whoever asks now must see what is left, whether it has been removed or not.
+            # The next request must not count the containers that are being removed.
             assert looks(plane, uuid) == left
             assert "Terminating" in {c["state"] for c in plane.control.listing("container")}
             await plane.advance(4)
@@ -244,7 +244,7 @@ def test_a_container_that_is_started_counts_at_once() -> None:
 
 
 def looks(plane: Plane, uuid: str) -> tuple[str, int, int]:
-    """A service's state, its containers, and those that have stopped."""
+    """The state of a service, the number of its containers, and the number of those that have stopped."""
     service = plane.get(uuid)
     assert len(service["containers"]) == service["current_num_containers"]
     return service["state"], service["current_num_containers"], service["stopped_num_containers"]

@@ -179,6 +179,19 @@ class Api:
         self.act(uuid, "start")
         return self.wait(uuid, "Running")
 
+    def run_until_it_writes(self, **body: Any) -> dict[str, Any]:
+        """A new service that is Running, and whose containers have written a line each.
+
+        A real container runs a moment before its first line can be read.
+        """
+        service = self.run(**body)
+
+        def has_written() -> bool:
+            return all(self.ok("GET", f"{path}logs/")["logs"] for path in service["containers"])
+
+        until(has_written, f"the containers of {service['name']} have written")
+        return service
+
     def end(self, *uuids: str) -> None:
         """Terminate services and wait for it."""
         for uuid in uuids:

@@ -91,7 +91,7 @@ def test_node_clusters(api: Api) -> None:
 
 
 def test_streams(api: Api) -> None:
-    service = api.run(container_envvars={"GREETING": "hello"})
+    service = api.run_until_it_writes(container_envvars={"GREETING": "hello"})
     container = service["containers"][0].split("/")[-2]
     for space in SPACES:
         for path in (

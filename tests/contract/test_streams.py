@@ -90,7 +90,7 @@ def test_service_logs_tail(api: Api, chatty: dict[str, Any], query: str, lines: 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_container_logs_have_no_source(api: Api, slash: str) -> None:
-    service = api.run()
+    service = api.run_until_it_writes()
     uuid = service["containers"][0].rstrip("/").rpartition("/")[2]
     with connect(api.server, f"/v1/container/{uuid}/logs{slash}?tail=1&follow=false") as stream:
         (frame,) = frames(stream)
@@ -128,7 +128,7 @@ def test_logs_without_follow_close_normally(api: Api) -> None:
 
 
 def test_rest_logs(api: Api) -> None:
-    service = api.run()
+    service = api.run_until_it_writes()
     for path in (f"{V1}/service/{service['uuid']}/", service["containers"][0]):
         logs = api.ok("GET", f"{path}logs/")["logs"]
         assert logs
@@ -482,7 +482,7 @@ def _descriptors(server: Server) -> list[str]:
 
 
 def test_time_is_told_in_seconds(api: Api) -> None:
-    uuid = api.run()["uuid"]
+    uuid = api.run_until_it_writes()["uuid"]
     with connect(api.server, f"/v1/service/{uuid}/logs/?follow=false") as stream:
         for frame in frames(stream):
             assert abs(frame["timestamp"] - time.time()) < 3600
